@@ -1,0 +1,17 @@
+"""What holds for every test, and for every kernel that a test starts."""
+
+import os
+
+# Kernels inherit these. Progress bars print times; the stored outputs are those of the small data.
+os.environ["TQDM_DISABLE"] = "1"
+os.environ.setdefault("COURSE_SCALE", "quick")
+
+import matplotlib
+from beartype import BeartypeConf, beartype
+from jaxtyping import install_import_hook
+
+matplotlib.use("Agg")  # here only: a kernel still draws into its notebook
+
+# From now on every tensor that course_lib takes or returns is checked against the shape that its signature declares.
+checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int may stand where a float is declared
+install_import_hook("course_lib", "conftest.checked")

@@ -1,0 +1,120 @@
+"""The command line: python -m course_lib train | recipes."""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import NoReturn
+
+from course_lib.errors import InputError
+
+# torch takes seconds to import; --help and a mistyped option should not wait for it. So each command imports its own.
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all other errors do."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; {self.prog} --help lists what there is")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; return its exit code: 0 done, 2 wrong input, 128 + signal where it was stopped."""
+    started = time.perf_counter()
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        options = _parser().parse_args(arguments)
+        return options.command(options, arguments, started)
+    except InputError as error:
+        print(f"course-lib: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as stop:
+        by_terminate = "SIGTERM" in str(stop)
+        signal_number = getattr(stop, "signal_number", signal.SIGTERM if by_terminate else signal.SIGINT)
+        resumed = arguments if "--resume" in arguments else [*arguments, "--resume"]
+        print(f"course-lib: {stop or 'stopped'}", file=sys.stderr)
+        if "--out" in " ".join(arguments):
+            print(f"course-lib: go on with: python -m course_lib {shlex.join(resumed)}", file=sys.stderr)
+        return 128 + signal_number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m course_lib", description="Train and look up the models of the course.")
+    commands = parser.add_subparsers(dest="name of a command", required=True, parser_class=_Parser)
+
+    train = commands.add_parser(
+        "train", allow_abbrev=False, help="train a recipe; the last line printed is its result as JSON"
+    )
+    train.set_defaults(command=_train)
+    train.add_argument("recipe", help="name of a recipe: see `recipes`")
+    train.add_argument("--scale", default="auto", help="quick, full, or auto: full where a GPU is present (default)")
+    train.add_argument("--seed", type=_whole, default=0, help="decides everything random (default 0)")
+    train.add_argument(
+        "--out", type=Path, help="folder for record, weights, curve and checkpoints; without it nothing is saved"
+    )
+    train.add_argument("--epochs", type=_whole, help="train for so many epochs instead of the recipe's number")
+    train.add_argument("--data", help="digits, mnist or fashion_mnist instead of the recipe's data")
+    train.add_argument("--side-px", type=_whole, help="resize the pictures to so many pixels a side")
+    train.add_argument("--labels", type=_whole, help="how many training pictures keep their label")
+    train.add_argument("--no-augmentation", action="store_true", help="leave the pictures as they are")
+    train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+
+    recipes = commands.add_parser("recipes", help="list recipes, their data and their options")
+    recipes.set_defaults(command=_recipes, train=train)
+    return parser
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt("stopped by SIGTERM")
+
+
+def _whole(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on: write one, such as 10")
+    return number
+
+
+def _train(options: argparse.Namespace, arguments: list[str], started: float) -> int:
+    from course_lib import recipes, runtime
+
+    record = recipes.run(
+        options.recipe,
+        scale=options.scale,
+        seed=options.seed,
+        out=options.out,
+        resume=options.resume,
+        epochs=options.epochs,
+        data=options.data,
+        side_px=options.side_px,
+        labels=options.labels,
+        augmentation=not options.no_augmentation,
+    )
+    line = {key: record["identity"][key] for key in ("recipe", "scale", "seed")}
+    line["seconds"] = round(time.perf_counter() - started, 2)
+    line["resumed_from_step"] = record["resumed_from_step"]
+    if runtime.is_main_process():
+        print(json.dumps(line | record["metrics"]), flush=True)
+    return 0
+
+
+def _recipes(options: argparse.Namespace, arguments: list[str], started: float) -> int:
+    from course_lib import recipes
+    from course_lib.data.images import SOURCES
+
+    for name, recipe in recipes.RECIPES.items():
+        print(f"{name}  {recipe.summary}")
+        for scale in ("quick", "full"):
+            chosen = getattr(recipe, scale)
+            print(f"  {scale:6} {chosen.data}, {chosen.labels} labels, {chosen.epochs} epochs")
+    print(f"\ndata: {', '.join(SOURCES)}")
+    print()
+    print(options.train.format_help(), end="")
+    return 0

@@ -1,0 +1,148 @@
+"""Labelled pictures from several sources in one form."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int, UInt8
+from platformdirs import user_cache_path
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torchvision.datasets import MNIST, FashionMNIST
+from torchvision.transforms.v2 import functional as transforms
+
+from course_lib.data.download import FASHION_MNIST_FILES, MNIST_FILES, RemoteFile, fetch, unpack_gzip
+from course_lib.errors import InputError
+
+DIGITS_TEST_IMAGES = 500
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """Images as uint8 tensors (n, channels, height, width), 0 to 255, and labels as int64 tensors (n,)."""
+
+    name: str
+    train_images: UInt8[Tensor, "train channels height width"]
+    train_labels: Int[Tensor, " train"]
+    test_images: UInt8[Tensor, "test channels height width"]
+    test_labels: Int[Tensor, " test"]
+    class_names: tuple[str, ...]
+
+    @property
+    def classes(self) -> int:
+        return len(self.class_names)
+
+    @property
+    def channels(self) -> int:
+        return self.train_images.shape[1]
+
+    @property
+    def side_px(self) -> int:
+        return self.train_images.shape[2]
+
+    def sha256(self) -> str:
+        """Name the decoded pixels and labels, so that a record can say what it was measured on."""
+        digest = hashlib.sha256()
+        for part in (self.train_images, self.train_labels, self.test_images, self.test_labels):
+            digest.update(str(tuple(part.shape)).encode())
+            digest.update(part.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+
+def to_unit_range(images: UInt8[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Scale pixels from 0..255 to [-1, 1], the range of tanh; nothing else in the course rescales pixels."""
+    return images.float() / 127.5 - 1
+
+
+def data_root() -> Path:
+    """The folder of downloaded data: `COURSE_DATA`, or a cache folder of the user's."""
+    named = os.environ.get("COURSE_DATA")
+    return Path(named) if named else user_cache_path("course-lib") / "data"
+
+
+def digits() -> ImageData:
+    """Load scikit-learn's 1,797 handwritten digits: 8 x 8 px, one channel, ten classes, no download.
+
+    The split is fixed: 1,297 training and 500 test images, drawn at random (seed 0) with the classes in the same
+    proportions in both. The sixteen grey levels become 0 to 255.
+
+    Source: E. Alpaydin and C. Kaynak (1998), Optical Recognition of Handwritten Digits, UCI Machine Learning
+    Repository. scikit-learn carries its test part.
+    """
+    source = load_digits()
+    pixels = np.rint(source.images * (255 / 16)).astype(np.uint8)[:, None]
+    train, test = train_test_split(
+        np.arange(len(pixels)), test_size=DIGITS_TEST_IMAGES, random_state=0, stratify=source.target
+    )
+    images, labels = torch.from_numpy(pixels), torch.from_numpy(source.target.astype(np.int64))
+    names = tuple(str(digit) for digit in range(10))
+    return ImageData("digits", images[train], labels[train], images[test], labels[test], names)
+
+
+def mnist() -> ImageData:
+    """Load MNIST: 60,000 training and 10,000 test images of handwritten digits, 28 x 28 px, one channel.
+
+    The split is the published one. The files are read from `COURSE_DATA`/MNIST/raw, and downloaded where missing.
+
+    Raises:
+        InputError: the files are not there and cannot be had; says which, where, and how to get them.
+
+    Source: Y. LeCun, C. Cortes and C. Burges, the MNIST database of handwritten digits.
+    """
+    return _from_torchvision("mnist", MNIST, MNIST_FILES)
+
+
+def fashion_mnist() -> ImageData:
+    """Load Fashion-MNIST: as MNIST in shape, size and split, with ten kinds of clothing instead of digits.
+
+    Raises:
+        InputError: as for `mnist`.
+
+    Source: Xiao, Rasul and Vollgraf (2017), Fashion-MNIST, arXiv:1708.07747.
+    """
+    return _from_torchvision("fashion_mnist", FashionMNIST, FASHION_MNIST_FILES)
+
+
+SOURCES: dict[str, Callable[[], ImageData]] = {"digits": digits, "mnist": mnist, "fashion_mnist": fashion_mnist}
+
+
+def load(name: str, *, side_px: int | None = None) -> ImageData:
+    """Load a data set by its name, resized to `side_px` where that is given.
+
+    Raises:
+        InputError: no source has this name, or the side is not positive.
+    """
+    if name not in SOURCES:
+        raise InputError(f"data {name!r} is unknown: use {', '.join(SOURCES)}")
+    data = SOURCES[name]()
+    if side_px is None or side_px == data.side_px:
+        return data
+    if side_px < 1:
+        raise InputError(f"side_px={side_px} is no size of a picture: use a positive number of pixels")
+    size = [side_px, side_px]
+    return replace(
+        data,
+        train_images=transforms.resize(data.train_images, size, antialias=True),
+        test_images=transforms.resize(data.test_images, size, antialias=True),
+    )
+
+
+def _from_torchvision(name: str, source: type[MNIST], files: tuple[RemoteFile, ...]) -> ImageData:
+    root = data_root()
+    folder = root / source.__name__ / "raw"
+    for file in files:
+        if not (folder / file.unpacked_name).is_file():
+            unpack_gzip(fetch(file, folder), folder / file.unpacked_name, file.unpacked_sha256)
+    try:
+        parts = [source(str(root), train=train) for train in (True, False)]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(
+            f"the {source.__name__} files in {folder} cannot be read ({error}): delete that folder and run again"
+        ) from error
+    (train_images, train_labels), (test_images, test_labels) = [(part.data[:, None], part.targets) for part in parts]
+    return ImageData(name, train_images, train_labels, test_images, test_labels, tuple(parts[0].classes))

@@ -1,0 +1,1 @@
+"""Loss functions: logits in, one number in nats out."""

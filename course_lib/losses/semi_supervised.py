@@ -1,0 +1,67 @@
+"""What the players of a semi-supervised GAN minimise: K classes, and one more for "fake"."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy, l1_loss
+
+from course_lib.losses.adversarial import discriminator_loss
+
+
+class SemiSupervisedLoss(NamedTuple):
+    """The two things that a semi-supervised discriminator must get right; it minimises their sum."""
+
+    classes: Float[Tensor, ""]
+    real_or_fake: Float[Tensor, ""]
+
+
+def real_logit(class_logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
+    """Return the logit of "real": the log-sum-exp of the K class logits.
+
+    A softmax over K+1 classes does not change when the same number is added to all logits, so the last one ("fake")
+    may be fixed at 0. Then D(x) = 1 - p(fake | x) = Z / (Z + 1) with Z = sum_k exp(logit_k), which is the sigmoid
+    of log Z.
+
+    Source: Salimans et al. (2016), section 5.
+    """
+    return class_logits.logsumexp(dim=1)
+
+
+def semi_supervised_discriminator_loss(
+    labelled_logits: Float[Tensor, "labelled classes"],
+    labels: Int[Tensor, " labelled"],
+    unlabelled_logits: Float[Tensor, "unlabelled classes"],
+    fake_logits: Float[Tensor, "fake classes"],
+) -> SemiSupervisedLoss:
+    """Score a K-class discriminator on class and on real versus fake, in nats.
+
+    Each term is a mean over its own batch. Give logits, never probabilities: a softmax before this loss would be
+    taken twice.
+
+    Raises:
+        ValueError: if no image is labelled; the class term would be NaN.
+
+    Source: Salimans et al. (2016), section 5. We halve the two real-versus-fake terms, as the authors' code does;
+    the paper does not.
+    """
+    if len(labels) == 0:
+        raise ValueError("found no labelled image in the batch: the class term needs at least one")
+    return SemiSupervisedLoss(
+        classes=cross_entropy(labelled_logits, labels),
+        real_or_fake=discriminator_loss(real_logit(unlabelled_logits), real_logit(fake_logits)) / 2,
+    )
+
+
+def feature_matching_loss(
+    real_features: Float[Tensor, "real features"], fake_features: Float[Tensor, "fake features"]
+) -> Float[Tensor, ""]:
+    """Measure how far the mean features of generated images are from those of real ones: the generator's loss.
+
+    The mean absolute difference over features. No gradient reaches the discriminator through the real batch when the
+    caller detaches `real_features`.
+
+    Source: Salimans et al. (2016), section 3.1, which takes the squared Euclidean distance of the two means; we take
+    the L1 distance, as the authors' code does.
+    """
+    return l1_loss(fake_features.mean(dim=0), real_features.mean(dim=0))

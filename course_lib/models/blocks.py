@@ -1,0 +1,76 @@
+"""Parts that several networks share."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+LEAK = 0.2
+
+
+class GaussianNoise(nn.Module):
+    """Add noise from N(0, std^2) while training; change nothing while evaluating."""
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        return x + self.std * torch.randn_like(x) if self.training and self.std > 0 else x
+
+    def extra_repr(self) -> str:
+        return f"std={self.std}"
+
+
+class Dropout(nn.Module):
+    """Set each number to 0 with the given probability while training, and scale the others up to keep the mean.
+
+    The same function as `torch.nn.Dropout`. On a CPU torch draws its mask with a Bernoulli sampler that takes most
+    of a small network's time; comparing uniform numbers with the probability is about twice as fast.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        if not self.training or self.probability == 0:
+            return x
+        keep = torch.rand_like(x, dtype=torch.float32) >= self.probability
+        return x * keep * (1 / (1 - self.probability))
+
+    def extra_repr(self) -> str:
+        return f"probability={self.probability}"
+
+
+def weight_normalised(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+    """Give a layer weights w = g v / |v|, one length g per output: the scale is learnt apart from the direction.
+
+    Source: Salimans and Kingma (2016), Weight Normalization, section 2.
+    """
+    return weight_norm(layer, dim=0)
+
+
+@torch.no_grad()
+def initialise_from_data(network: nn.Module, images: Float[Tensor, "batch channels height width"]) -> None:
+    """Scale and shift each weight-normalised layer so that its outputs on `images` have mean 0 and variance 1.
+
+    The layers are taken in the order in which data flows through them, each seeing the outputs of those already set.
+
+    Source: Salimans and Kingma (2016), Weight Normalization, section 3.
+    """
+
+    def standardise(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+        others = [0, *range(2, output.ndim)]  # all axes but that of the outputs
+        mean, std = output.mean(others), output.std(others).clamp_min(1e-6)
+        length = layer.parametrizations.weight.original0  # (outputs, 1, ...)
+        length.div_(std.view_as(length))
+        layer.bias.copy_((layer.bias - mean) / std)
+        shape = [1, -1] + [1] * (output.ndim - 2)
+        return (output - mean.view(shape)) / std.view(shape)
+
+    layers = [layer for layer in network.modules() if hasattr(layer, "parametrizations")]
+    hooks = [layer.register_forward_hook(standardise) for layer in layers]
+    network(images)
+    for hook in hooks:
+        hook.remove()

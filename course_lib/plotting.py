@@ -1,0 +1,77 @@
+"""Arrays in, matplotlib Axes out."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import ArrayLike
+
+# Okabe and Ito's palette: told apart by readers with any kind of colour vision, on white and on black.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+
+
+def image_grid(
+    images: ArrayLike, *, columns: int = 10, titles: Sequence[str] | None = None, ax: Axes | None = None
+) -> Axes:
+    """Draw images (n, channels, height, width) with pixels in [-1, 1] side by side, row by row.
+
+    Args:
+        titles: one short word above each image.
+
+    Raises:
+        ValueError: the array has another shape, or another number of titles.
+    """
+    images = np.asarray(images, dtype=np.float32)
+    if images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(f"found images of shape {images.shape}: needed (n, 1 or 3, height, width)")
+    if titles is not None and len(titles) != len(images):
+        raise ValueError(f"found {len(titles)} titles for {len(images)} images: give one each")
+    count, channels, height, width = images.shape
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    gap = max(1, height // 8) + (height // 3 if titles is not None else 0)
+    side_gap = max(1, width // 8)
+    canvas = np.full((rows * (height + gap) - gap, columns * (width + side_gap) - side_gap, channels), np.nan)
+    corners = []
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        top, left = row * (height + gap), column * (width + side_gap)
+        canvas[top : top + height, left : left + width] = (image.transpose(1, 2, 0) + 1) / 2
+        corners.append((top, left))
+    if ax is None:
+        _, ax = plt.subplots(
+            figsize=(min(9.0, 0.75 * columns), min(9.0, 0.75 * columns) * canvas.shape[0] / canvas.shape[1])
+        )
+    if channels == 1:
+        ax.imshow(np.ma.masked_invalid(canvas[..., 0]), cmap="gray", vmin=0, vmax=1)
+    else:
+        opaque = np.isfinite(canvas).all(axis=2, keepdims=True)
+        ax.imshow(np.concatenate([np.nan_to_num(canvas), opaque], axis=2).clip(0, 1))
+    if titles is not None:
+        for (top, left), title in zip(corners, titles, strict=True):
+            ax.text(left + width / 2, top - 1, title, ha="center", va="bottom", fontsize="small")
+    ax.set_axis_off()
+    return ax
+
+
+def accuracy_curves(curves: Mapping[str, ArrayLike], *, ax: Axes | None = None) -> Axes:
+    """Draw accuracy (fraction) over epochs, one colour for each name.
+
+    Each value is (epochs,) or (runs, epochs): of several runs each is drawn thinly and their mean boldly.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 4))
+    for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
+        runs = np.atleast_2d(np.asarray(values, dtype=float))
+        epochs = np.arange(1, runs.shape[1] + 1)
+        if len(runs) > 1:
+            ax.plot(epochs, runs.T, color=colour, alpha=0.3, linewidth=0.8)
+        ax.plot(epochs, runs.mean(axis=0), color=colour, linewidth=2, label=name)
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("test accuracy")
+    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    ax.grid(alpha=0.3)
+    ax.legend(loc="lower right")
+    return ax

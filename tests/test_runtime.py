@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from course_lib import runtime
+from course_lib.errors import InputError
+
+
+@pytest.mark.parametrize("gpu, expected", [(True, "full"), (False, "quick")])
+def test_auto_is_full_where_a_gpu_is(monkeypatch, gpu, expected):
+    monkeypatch.delenv("COURSE_SCALE", raising=False)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    assert runtime.resolve_scale("auto") == expected
+
+
+def test_the_environment_decides_for_auto_and_for_nothing_else(monkeypatch):
+    monkeypatch.setenv("COURSE_SCALE", "full")
+    assert runtime.resolve_scale("auto") == "full"
+    assert runtime.resolve_scale("quick") == "quick"
+
+
+@pytest.mark.parametrize("scale, variable", [("big", None), ("auto", "big")])
+def test_an_unknown_scale_is_named_with_where_it_came_from(monkeypatch, scale, variable):
+    if variable:
+        monkeypatch.setenv("COURSE_SCALE", variable)
+    with pytest.raises(InputError, match=("COURSE_SCALE" if variable else "scale") + "='big'.*quick, full or auto"):
+        runtime.resolve_scale(scale)
+
+
+def test_the_same_seed_gives_the_same_noise_and_another_seed_other_noise():
+    draws = []
+    for seed in (1, 1, 2):
+        runtime.start(seed, scale="quick")
+        draws.append(torch.randn(8))
+    assert torch.equal(draws[0], draws[1])
+    assert not torch.equal(draws[0], draws[2])
+
+
+def test_quick_is_float32_and_full_bfloat16_where_the_hardware_has_it(monkeypatch):
+    monkeypatch.setattr(runtime, "bfloat16_is_native", lambda: True)
+    assert runtime.describe(runtime.start(0, scale="quick"))["precision"] == "float32"
+    assert runtime.describe(runtime.start(0, scale="full"))["precision"] == "bfloat16"
+    monkeypatch.setattr(runtime, "bfloat16_is_native", lambda: False)
+    assert runtime.describe(runtime.start(0, scale="full"))["precision"] == "float32"

@@ -1,0 +1,171 @@
+import json
+import os
+import signal
+
+import pytest
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from course_lib import runtime
+from course_lib.errors import InputError
+from course_lib.training.checkpoint import Checkpoints
+from course_lib.training.fit import Stopped, Training, fit, hold_then_fall
+from course_lib.training.monitor import DivergedError
+
+STEPS, PER_EPOCH, EVERY = 20, 6, 4
+
+
+def run(folder, *, resume=False, at_step=None, do=None, identity=None, learning_rate=0.01):
+    """Train a small network with noise, calling `do` before step `at_step`; return weights, losses, steps, result."""
+    accelerator = runtime.start(7, scale="quick")
+    network = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+    prepared, optimizer = accelerator.prepare(network, torch.optim.Adam(network.parameters(), lr=learning_rate))
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    steps_made = []
+
+    def step(number):
+        if number == at_step:
+            do()
+        steps_made.append(number)
+        optimizer.zero_grad()
+        loss = prepared(torch.randn(8, 3)).square().mean()
+        accelerator.backward(loss)
+        optimizer.step()
+        return {"loss": loss.detach()}
+
+    training = Training(
+        name="test",
+        step=step,
+        evaluate=lambda: {"accuracy": len(steps_made) / 100},
+        steps=STEPS,
+        steps_per_epoch=PER_EPOCH,
+        optimizers=[optimizer],
+        learning_rate=hold_then_fall(0.3),
+        averages=(average, network),
+    )
+    checkpoints = Checkpoints(folder, identity or {"recipe": "test", "seed": 7}) if folder else None
+    fitted = fit(training, accelerator, checkpoints=checkpoints, checkpoint_steps=EVERY, resume=resume)
+    weights = [value.clone() for part in (network, average) for value in part.state_dict().values()]
+    losses = [epoch["loss"] for epoch in fitted.history]
+    return weights, losses, steps_made, fitted
+
+
+class Killed(BaseException):
+    """Stands in for the moment at which a process dies."""
+
+
+def die():
+    raise Killed
+
+
+@pytest.mark.parametrize("moment", [1, 5, 8, 13, 19])
+def test_a_killed_run_goes_on_to_the_very_same_weights_and_losses(tmp_path, moment):
+    weights, losses, _, _ = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "killed", at_step=moment, do=die)
+    again, losses_again, steps_made, fitted = run(tmp_path / "killed", resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(weights, again, strict=True))
+    assert losses == losses_again
+    assert fitted.resumed_from_step == steps_made[0] == moment // EVERY * EVERY
+
+
+def test_saving_does_not_change_the_run(tmp_path):
+    assert run(None)[1] == run(tmp_path)[1]
+
+
+def test_a_finished_run_repeats_no_step(tmp_path):
+    weights, losses, _, _ = run(tmp_path)
+    again, losses_again, steps_made, fitted = run(tmp_path, resume=True)
+    assert steps_made == [] and fitted.resumed_from_step == STEPS
+    assert losses == losses_again and all(torch.equal(a, b) for a, b in zip(weights, again, strict=True))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_step_end_saves_and_says_so(tmp_path, number):
+    weights, _, _, _ = run(tmp_path / "whole")
+    with pytest.raises(Stopped, match="after step 11; its state is saved") as stopped:
+        run(tmp_path / "stopped", at_step=10, do=lambda: os.kill(os.getpid(), number))
+    assert stopped.value.signal_number == number
+    again, _, steps_made, _ = run(tmp_path / "stopped", resume=True)
+    assert steps_made[0] == 11
+    assert all(torch.equal(a, b) for a, b in zip(weights, again, strict=True))
+
+
+def test_a_stop_without_a_folder_says_that_nothing_is_saved():
+    with pytest.raises(Stopped, match="nothing is saved"):
+        run(None, at_step=3, do=lambda: os.kill(os.getpid(), signal.SIGINT))
+
+
+def test_signals_are_given_back_afterwards(tmp_path):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    run(tmp_path)
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
+
+
+def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(tmp_path, caplog):
+    weights, _, _, _ = run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(tmp_path / "run", at_step=13, do=die)
+    damaged = tmp_path / "run" / "step-00000012" / "accelerate" / "optimizer.bin"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    again, _, steps_made, _ = run(tmp_path / "run", resume=True)
+    assert "step-00000012 is damaged" in caplog.text and "optimizer.bin" in caplog.text
+    assert steps_made[0] == 8
+    assert all(torch.equal(a, b) for a, b in zip(weights, again, strict=True))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "average.safetensors", "accelerate/random_states_0.pkl"])
+def test_a_checkpoint_with_a_missing_file_is_passed_over(tmp_path, name):
+    with pytest.raises(Killed):
+        run(tmp_path, at_step=13, do=die)
+    (tmp_path / "step-00000012" / name).unlink()
+    assert run(tmp_path, resume=True)[2][0] == 8
+
+
+def test_a_checkpoint_half_written_when_the_process_died_is_ignored(tmp_path):
+    with pytest.raises(Killed):
+        run(tmp_path, at_step=13, do=die)
+    (tmp_path / "step-00000012").rename(tmp_path / ".partial-step-00000012")
+    assert run(tmp_path, resume=True)[2][0] == 8
+
+
+def test_a_random_state_that_does_not_come_back_is_an_error(tmp_path):
+    """Accelerate only logs it; the run would go on with other noise."""
+    with pytest.raises(Killed):
+        run(tmp_path, at_step=13, do=die)
+    folder = tmp_path / "step-00000012"
+    (folder / "accelerate" / "random_states_0.pkl").unlink()
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["files"]["accelerate/random_states_0.pkl"]
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RuntimeError, match="random state"):
+        run(tmp_path, resume=True)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    run(tmp_path)
+    with pytest.raises(InputError, match="recipe='test'.*recipe='other'.*another output folder"):
+        run(tmp_path, resume=True, identity={"recipe": "other", "seed": 7})
+
+
+def test_only_the_newest_two_checkpoints_are_kept(tmp_path):
+    run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000016", "step-00000020"]
+
+
+def test_the_history_has_the_mean_loss_of_every_epoch(tmp_path):
+    history = run(None)[3].history
+    assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
+    assert [epoch["step"] for epoch in history] == [6, 12, 18]
+    assert [epoch["accuracy"] for epoch in history] == [0.06, 0.12, 0.18]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_with_advice():
+    with pytest.raises(DivergedError, match="loss became (nan|inf) in epoch 1 .*lower learning rate"):
+        run(None, learning_rate=1e30)
+
+
+def test_the_schedule_holds_and_then_falls_to_zero():
+    rate = hold_then_fall(0.3)
+    assert [rate(0.0), rate(0.3), rate(0.65), rate(1.0)] == pytest.approx([1.0, 1.0, 0.5, 0.0])

@@ -1,0 +1,79 @@
+import copy
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from course_lib.losses.semi_supervised import feature_matching_loss, real_logit
+from course_lib.models.classifier import Classifier
+from course_lib.models.semi_supervised_gan import Generator
+from course_lib.training.steps import Players, frozen, semi_supervised_step, supervised_step
+
+
+@pytest.fixture
+def players():
+    torch.manual_seed(0)
+    generator = Generator(channels=1, side_px=8, latent_dim=5)
+    discriminator = Classifier(channels=1, side_px=8, classes=3, noise_std=0.0, dropout=0.0)
+    return Players(
+        generator,
+        discriminator,
+        torch.optim.SGD(generator.parameters(), lr=0.1),
+        torch.optim.SGD(discriminator.parameters(), lr=0.1),
+    )
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    return torch.rand(4, 1, 8, 8), torch.tensor([0, 1, 2, 1]), torch.rand(6, 1, 8, 8), torch.randn(6, 5)
+
+
+def test_a_supervised_step_is_one_descent_on_the_cross_entropy(players, batch):
+    classifier, optimizer = players.discriminator, players.discriminator_optimizer
+    images, labels, _, _ = batch
+    by_hand = copy.deepcopy(classifier)
+    loss = cross_entropy(by_hand(images).logits, labels)
+    gradients = torch.autograd.grad(loss, list(by_hand.parameters()))
+    found = supervised_step(classifier, optimizer, images, labels)
+    assert found["class_loss"].item() == pytest.approx(loss.item())
+    for new, old, gradient in zip(classifier.parameters(), by_hand.parameters(), gradients, strict=True):
+        assert torch.allclose(new, old - 0.1 * gradient, atol=1e-6)
+
+
+def test_a_semi_supervised_step_is_the_two_updates_written_out(players, batch):
+    labelled, labels, unlabelled, latent = batch
+    generator, discriminator = copy.deepcopy(players.generator), copy.deepcopy(players.discriminator)
+    found = semi_supervised_step(players, labelled, labels, unlabelled, latent)
+
+    fake = generator(latent)
+    real_pass = discriminator(unlabelled)
+    d_loss = (
+        cross_entropy(discriminator(labelled).logits, labels)
+        - real_logit(real_pass.logits).sigmoid().log().mean() / 2
+        - (1 - real_logit(discriminator(fake.detach()).logits).sigmoid()).log().mean() / 2
+    )
+    gradients = torch.autograd.grad(d_loss, list(discriminator.parameters()))
+    with torch.no_grad():
+        for parameter, gradient in zip(discriminator.parameters(), gradients, strict=True):
+            parameter -= 0.1 * gradient
+    for new, expected in zip(players.discriminator.parameters(), discriminator.parameters(), strict=True):
+        assert torch.allclose(new, expected, atol=1e-5)
+
+    g_loss = feature_matching_loss(real_pass.features.detach(), discriminator(fake).features)
+    gradients = torch.autograd.grad(g_loss, list(generator.parameters()))
+    for new, old, gradient in zip(players.generator.parameters(), generator.parameters(), gradients, strict=True):
+        assert torch.allclose(new, old - 0.1 * gradient, atol=1e-5)
+    assert found["class_loss"].item() + found["real_or_fake_loss"].item() == pytest.approx(d_loss.item(), rel=1e-5)
+    assert found["generator_loss"].item() == pytest.approx(g_loss.item(), rel=1e-4)
+    assert not any(value.requires_grad for value in found.values())
+
+
+def test_a_frozen_network_passes_gradients_and_gets_none(players, batch):
+    images = batch[0].requires_grad_()
+    players.discriminator.zero_grad()
+    with frozen(players.discriminator):
+        players.discriminator(images).features.sum().backward()
+    assert images.grad.abs().sum() > 0
+    assert all(parameter.grad is None for parameter in players.discriminator.parameters())
+    assert all(parameter.requires_grad for parameter in players.discriminator.parameters())
