@@ -1,0 +1,70 @@
+# Forgers and Detectives. `make` lists what there is to do.
+
+PYTHON ?= python3
+PORT   ?= 8000
+
+VENV  := .venv
+BIN   := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# How notebooks are run and compared: the small data, no progress bars, one thread (so that sums add up in one order).
+QUICK := COURSE_SCALE=quick TQDM_DISABLE=1 OMP_NUM_THREADS=1
+
+# The notebook asked for, as a path from here, whichever way it was written.
+notebook = $(patsubst $(CURDIR)/%,%,$(abspath $(NOTEBOOK)))
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup book test serve execute check claims-full repo clean need-notebook
+
+help: ## list the targets (this is what `make` alone does)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP) ## create .venv and install everything, once
+
+$(STAMP): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \
+	    echo "make setup: needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is $$($(PYTHON) --version 2>&1)." >&2; \
+	    echo "Name another one, for example: make setup PYTHON=python3.12" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV). This happens once, and takes a while: PyTorch is large."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+book: $(STAMP) ## build the book; a warning is an error
+	$(BIN)/jupyter-book build . -W -n --keep-going
+	@echo "The book is built. Open _build/html/index.html"
+
+test: $(STAMP) ## lint, unit tests, every notebook's outputs, the built book
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(QUICK) $(BIN)/python -m pytest --nbval -n 2 --dist loadfile
+	@echo "make test: all is well"
+
+serve: book ## build the book and serve it on this machine (PORT=8000)
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+
+execute: $(STAMP) need-notebook ## run NOTEBOOK=… on a clean kernel and store its outputs
+	$(QUICK) $(BIN)/python tools/notebooks.py execute $(notebook)
+
+check: $(STAMP) need-notebook ## run NOTEBOOK=… and compare with its stored outputs
+	$(BIN)/python -m pytest tests/test_notebooks.py -k "$(notebook)"
+	$(QUICK) $(BIN)/python -m pytest --nbval $(notebook)
+	@echo "make check: $(notebook) shows what it computes"
+
+claims-full: $(STAMP) ## run every notebook at full scale: claims hold, outputs may differ (best on a GPU)
+	COURSE_SCALE=full TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=14400 book
+	@echo "make claims-full: every claim holds at full scale"
+
+repo: ## point the book and every setup cell at REPO=owner/name
+	@$(PYTHON) tools/notebooks.py repo "$${REPO-}"
+
+clean: ## remove what was built and cached (not .venv: delete that by hand to install afresh)
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+need-notebook:
+	@test -f "$(NOTEBOOK)" || { \
+	    echo "make: no notebook at NOTEBOOK='$(NOTEBOOK)'." >&2; \
+	    echo "Name one, for example: make check NOTEBOOK=book/06_ssgan/ssgan.ipynb" >&2; exit 2; }
