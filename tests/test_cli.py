@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -103,39 +102,42 @@ def test_mnist_without_files_or_network_names_folder_files_and_remedy(tmp_path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_process_killed_without_warning_goes_on_to_the_same_bytes(tmp_path):
-    def start(folder, *more):
-        arguments = ["train", "ssgan", "--scale", "quick", "--epochs", "6", "--out", str(folder), *more]
-        return subprocess.Popen([sys.executable, "-m", "course_lib", *arguments], stdout=subprocess.PIPE, text=True)
+def command(out, *more):
+    return [sys.executable, "-m", "course_lib", "train", "ssgan", "--scale", "quick", "--out", str(out), *more]
 
-    whole = start(tmp_path / "whole")
-    killed = start(tmp_path / "killed")
-    first_checkpoint = tmp_path / "killed" / "checkpoints" / "ssgan" / "step-00000100"
-    while not first_checkpoint.exists():
-        assert killed.poll() is None
+
+def result_of(*arguments):
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, "the run ended before it could be interrupted"
         time.sleep(0.01)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    assert not (tmp_path / "killed" / "record.json").exists()
 
-    again = start(tmp_path / "killed", "--resume")
-    result = json.loads(again.communicate()[0].splitlines()[-1])
-    expected = json.loads(whole.communicate()[0].splitlines()[-1])
+
+def test_a_process_killed_without_warning_goes_on_to_the_same_bytes(tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    expected = result_of(whole, "--epochs", "6")
+    with subprocess.Popen(command(killed, "--epochs", "6")) as process:
+        wait_for(killed / "checkpoints" / "ssgan" / "step-00000100", process)
+        process.send_signal(signal.SIGKILL)
+    assert not (killed / "record.json").exists()
+
+    result = result_of(killed, "--epochs", "6", "--resume")
     assert result["resumed_from_step"] > 0
     assert result["test_accuracy"] == expected["test_accuracy"]
     for name in ("baseline", "discriminator", "generator"):
         file = f"{name}.safetensors"
-        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+        assert (killed / file).read_bytes() == (whole / file).read_bytes()
 
 
 def test_a_terminated_process_saves_and_says_how_to_go_on(tmp_path):
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "course_lib", "train", "ssgan", "--scale", "quick", "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while not list(out.glob("checkpoints/baseline/step-*")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.terminate()
-    said = process.communicate()[1]
+    with subprocess.Popen(command(out), stderr=subprocess.PIPE, text=True) as process:
+        wait_for(out / "checkpoints" / "baseline", process)
+        process.terminate()
+        said = process.stderr.read()
     assert process.returncode == 128 + signal.SIGTERM
     assert "its state is saved" in said and f"--out {out} --resume" in said and "Traceback" not in said

@@ -13,7 +13,7 @@ BACKGROUND = -1.0
 
 @dataclass(frozen=True)
 class RandomAffine:
-    """Shift, turn, stretch and slant every image by its own random amount, evenly spread between minus and plus the limit.
+    """Shift, turn, stretch and slant every image by random amounts, evenly spread between minus and plus a limit.
 
     Args:
         shift_px: limit of the shift in pixels, separately down and to the right.

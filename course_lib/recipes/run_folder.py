@@ -1,4 +1,4 @@
-"""The output folder of a run: refused when it is in use or holds something else, written so that a kill leaves it whole."""
+"""The output folder of a run: refused when in use or holding something else, and left whole by a kill."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
