@@ -165,7 +165,7 @@ def _download(url: str, part: Path, sha256: str) -> None:
     if found == sha256:
         return
     part.unlink()
-    if resumed:  # the first half may have been the wrong one
+    if resumed:  # the fault may lie in what was there before, or in how the server continued it
         _download(url, part, sha256)
         return
     raise _MirrorError(f"corrupted download, SHA-256 {found}, expected {sha256}")
@@ -181,11 +181,7 @@ def _transfer(url: str, part: Path) -> bool:
         part.open("ab" if start else "wb") as out,
         tqdm(desc=part.stem, initial=start, total=total, **unit) as bar,
     ):
-        while total is None or out.tell() < total:
-            with _network():
-                block = response.read1(BLOCK_BYTES)  # what has arrived, so that an interruption loses little
-            if not block:
-                break
+        while block := _receive(response):
             out.write(block)
             bar.update(len(block))
         _flush(out)
@@ -205,12 +201,12 @@ def _request(url: str, start: int) -> tuple[HTTPResponse, int]:
                 raise
             error.close()
             return _request(url, 0)
-    if not start or response.status != 206:
-        return response, 0
-    if response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
-        return response, start
-    response.close()
-    return _request(url, 0)
+    return response, start if response.status == 206 else 0  # a server that ignores the range answers 200
+
+
+def _receive(response: HTTPResponse) -> bytes:
+    with _network():
+        return response.read1(BLOCK_BYTES)  # only what has arrived, so that an interruption loses little
 
 
 @contextmanager
@@ -220,7 +216,7 @@ def _network() -> Iterator[None]:
         yield
     except (OSError, HTTPException) as error:
         if isinstance(error, HTTPError):
-            error.close()
+            error.close()  # it is the answer too, and Python 3.14 warns of one left open
         raise _MirrorError(" ".join(str(error).split()) or type(error).__name__) from error
 
 

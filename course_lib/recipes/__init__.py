@@ -44,7 +44,7 @@ RECIPES = {
             learning_rate=2e-3,
             noise_std=0.15,
             dropout=0.2,
-            augmentation=RandomAffine(shift_px=1.0, rotation_degrees=10.0, stretch=0.2, slant=0.2),
+            augmentation=RandomAffine(shift_px=1.0, rotation_degrees=10.0, stretch=0.1),
             augment_unlabelled=False,
             average=0.99,
             checkpoint_steps=100,
