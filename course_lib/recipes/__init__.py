@@ -49,7 +49,13 @@ RECIPES = {
             average=0.99,
             checkpoint_steps=100,
             unlabelled_batch=50,
-            bounds={},
+            bounds={
+                "baseline_test_accuracy": (0.90, 0.935),
+                "test_accuracy": (0.945, 0.98),
+                "gain_points": (3.0, 6.5),
+                "smallest_gain_points": (0.5, 6.0),
+                "wobble_difference_points": (0.0, 0.2),
+            },
         ),
         full=SemiSupervised(
             data="mnist",
@@ -62,7 +68,13 @@ RECIPES = {
             augment_unlabelled=True,
             average=0.998,
             checkpoint_steps=1000,
-            bounds={},
+            bounds={
+                "baseline_test_accuracy": (0.96, 0.985),
+                "test_accuracy": (0.985, 0.995),
+                "gain_points": (0.8, 3.0),
+                "smallest_gain_points": (0.8, 3.0),
+                "wobble_difference_points": (-0.1, 0.5),
+            },
         ),
     ),
 }

@@ -45,7 +45,7 @@ class SemiSupervised:
         augment_unlabelled: whether the unlabelled ones are changed, too.
         average: decay of the running average of weights that is evaluated.
         checkpoint_steps: updates between two checkpoints.
-        bounds: what the book claims of this recipe at this scale.
+        bounds: what the book claims of this recipe at this scale: the least and the most that may be measured.
     """
 
     data: str
@@ -58,7 +58,7 @@ class SemiSupervised:
     augment_unlabelled: bool
     average: float
     checkpoint_steps: int
-    bounds: Mapping[str, float]
+    bounds: Mapping[str, tuple[float, float]]
     side_px: int | None = None
     labelled_batch: int = 50
     unlabelled_batch: int = 100
