@@ -166,6 +166,13 @@ def is_written_in_plain_markdown(notebook: NotebookNode) -> Iterator[str]:
             yield f"Colab shows {found[0].strip()!r} as it stands: write plain Markdown"
 
 
+def numbers_no_equation_of_several_lines(notebook: NotebookNode) -> Iterator[str]:
+    for cell in notebook.cells:
+        for equation in re.findall(r"\$\$(.+?)\$\$", cell.source, re.DOTALL) if cell.cell_type == "markdown" else []:
+            if r"\tag" in equation and r"\\" in equation:
+                yield f"the book cannot set \\tag beside a line break: {equation.strip()[:60]!r}"
+
+
 # ── Every notebook keeps every rule ───────────────────────────────────────────────────────────────────────────────
 
 RULES: list[Callable[[NotebookNode], Iterator[str]]] = [
@@ -183,6 +190,7 @@ RULES: list[Callable[[NotebookNode], Iterator[str]]] = [
     leaves_only_claims_uncompared,
     needs_nothing_from_elsewhere_to_be_shown,
     is_written_in_plain_markdown,
+    numbers_no_equation_of_several_lines,
 ]
 NOTEBOOKS = {path.relative_to(ROOT).as_posix(): path for path in notebooks.notebook_paths()}
 
@@ -258,6 +266,7 @@ BREAKAGES: list[tuple[Callable, Callable[[NotebookNode], object]]] = [
     (needs_nothing_from_elsewhere_to_be_shown, lambda nb: nb.cells[2].outputs.append(value(**{"a/widget": "x"}))),
     (is_written_in_plain_markdown, lambda nb: nb.cells[0].update(source="# T\n\n```{note}\nx\n```")),
     (is_written_in_plain_markdown, lambda nb: nb.cells[0].update(source="# T\n\nsee {cite}`salimans`")),
+    (numbers_no_equation_of_several_lines, lambda nb: nb.cells[0].update(source="$$\na \\\\ b \\tag{1}\n$$")),
 ]
 
 
