@@ -1,7 +1,7 @@
 """The semi-supervised GAN and its baseline: the same network, with and without the pictures that have no label."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -91,15 +91,15 @@ def train_baseline(
 ) -> Trained:
     """Train the classifier on the labelled pictures alone."""
     accelerator = runtime.start(seed, scale=scale)
-    network, optimizer = _classifier(settings, data)
-    classifier, optimizer = accelerator.prepare(network, optimizer)
+    network, average = _classifier(settings, data, accelerator)
+    classifier, optimizer = accelerator.prepare(network, _adam(settings, network))
     draw_labelled = _labelled_batches(settings, data, labelled, seed, accelerator)
 
     def step(number: int) -> dict[str, Tensor]:
         images, labels = draw_labelled(number)
         return supervised_step(classifier, optimizer, images, labels, backward=accelerator.backward)
 
-    return _train("baseline", settings, data, accelerator, network, [optimizer], step, folder)
+    return _train("baseline", settings, data, accelerator, (average, network), [optimizer], step, folder)
 
 
 def train_ssgan(
@@ -116,11 +116,11 @@ def train_ssgan(
     Every training picture, labelled or not, serves as an unlabelled one.
     """
     accelerator = runtime.start(seed, scale=scale)
-    network, discriminator_optimizer = _classifier(settings, data)
+    network, average = _classifier(settings, data, accelerator)
     generator_network = Generator(channels=data.channels, side_px=data.side_px, latent_dim=LATENT_DIM)
     generator_network.to(memory_format=torch.channels_last)
-    generator_optimizer = _adam(settings, generator_network)
-    players = Players(*accelerator.prepare(generator_network, network, generator_optimizer, discriminator_optimizer))
+    optimizers = [_adam(settings, generator_network), _adam(settings, network)]
+    players = Players(*accelerator.prepare(generator_network, network, *optimizers))
     draw_labelled = _labelled_batches(settings, data, labelled, seed, accelerator)
     pixels = data.train_images.to(accelerator.device)
     order = ShuffledIndices(len(pixels), seed=2 * seed + 1)
@@ -134,10 +134,10 @@ def train_ssgan(
         latent = torch.randn(len(unlabelled), LATENT_DIM, device=accelerator.device)
         return semi_supervised_step(players, images, labels, unlabelled, latent, backward=accelerator.backward)
 
-    optimizers = [players.discriminator_optimizer, players.generator_optimizer]
-    trained = _train("ssgan", settings, data, accelerator, network, optimizers, step, folder)
-    generator_network.eval()
-    return Trained(trained.classifier, trained.history, trained.resumed_from_step, generator_network)
+    optimizers = [players.generator_optimizer, players.discriminator_optimizer]
+    trained = _train("ssgan", settings, data, accelerator, (average, network), optimizers, step, folder)
+    generator = accelerator.unwrap_model(players.generator, keep_fp32_wrapper=False).eval()
+    return replace(trained, generator=generator)
 
 
 def prepare_data(settings: SemiSupervised, *, seed: int) -> tuple[ImageData, Bool[Tensor, " train"]]:
@@ -185,7 +185,9 @@ def train_both(
     }
 
 
-def _classifier(settings: SemiSupervised, data: ImageData) -> tuple[Classifier, Adam]:
+def _classifier(
+    settings: SemiSupervised, data: ImageData, accelerator: Accelerator
+) -> tuple[Classifier, AveragedModel]:
     network = Classifier(
         channels=data.channels,
         side_px=data.side_px,
@@ -196,7 +198,9 @@ def _classifier(settings: SemiSupervised, data: ImageData) -> tuple[Classifier, 
     some = torch.randperm(len(data.train_images))[:500]
     initialise_from_data(network, to_unit_range(data.train_images[some]))
     network.to(memory_format=torch.channels_last)  # convolutions on a CPU are about 1.5 times as fast
-    return network, _adam(settings, network)
+    # Copied before Accelerate makes the network's forward pass one of mixed precision: scores are taken in float32.
+    averaging = get_ema_multi_avg_fn(settings.average)
+    return network, AveragedModel(network, device=accelerator.device, multi_avg_fn=averaging)
 
 
 def _adam(settings: SemiSupervised, network: nn.Module) -> Adam:
@@ -228,12 +232,12 @@ def _train(
     settings: SemiSupervised,
     data: ImageData,
     accelerator: Accelerator,
-    network: Classifier,
+    averages: tuple[AveragedModel, Classifier],
     optimizers: list[Optimizer],
     step: Callable[[int], dict[str, Tensor]],
     folder: RunFolder | None,
 ) -> Trained:
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(settings.average))
+    average, _ = averages
     test_images = to_unit_range(data.test_images.to(accelerator.device))
     test_labels = data.test_labels.to(accelerator.device)
     steps_per_epoch = -(-len(data.train_images) // settings.unlabelled_batch)
@@ -246,7 +250,7 @@ def _train(
             steps_per_epoch=steps_per_epoch,
             optimizers=optimizers,
             learning_rate=hold_then_fall(settings.hold),
-            averages=(average, network),
+            averages=averages,
         ),
         accelerator,
         checkpoints=folder.checkpoints(name) if folder else None,
