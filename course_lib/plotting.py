@@ -71,7 +71,7 @@ def accuracy_curves(curves: Mapping[str, ArrayLike], *, ax: Axes | None = None) 
         ax.plot(epochs, runs.mean(axis=0), color=colour, linewidth=2, label=name)
     ax.set_xlabel("epoch")
     ax.set_ylabel("test accuracy")
-    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1, decimals=0))
+    ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right")
     return ax

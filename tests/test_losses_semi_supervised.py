@@ -67,7 +67,7 @@ def test_huge_logits_stay_finite_with_a_useful_gradient(size):
 
 
 def test_no_labelled_image_is_an_error_and_not_a_number_that_is_none():
-    with pytest.raises(ValueError, match="no labelled image"):
+    with pytest.raises(ValueError, match="found no labelled image"):
         semi_supervised_discriminator_loss(labelled[:0], labels[:0], unlabelled, fake)
 
 

@@ -36,20 +36,21 @@ def semi_supervised_discriminator_loss(
 ) -> SemiSupervisedLoss:
     """Score a K-class discriminator on class and on real versus fake, in nats.
 
-    Each term is a mean over its own batch. Give logits, never probabilities: a softmax before this loss would be
-    taken twice.
+    Each term is a mean over its own batch. Give logits, never probabilities:
+    a softmax before this loss would be taken twice.
 
     Raises:
         ValueError: if no image is labelled; the class term would be NaN.
 
-    Source: Salimans et al. (2016), section 5. We halve the two real-versus-fake terms, as the authors' code does;
-    the paper does not.
+    Source: Salimans et al. (2016), section 5. We halve the two real-versus-fake
+    terms, as the authors' code does; the paper does not.
     """
     if len(labels) == 0:
-        raise ValueError("found no labelled image in the batch: the class term needs at least one")
+        raise ValueError("found no labelled image: the class term needs one or more")
+    real, fake = real_logit(unlabelled_logits), real_logit(fake_logits)
     return SemiSupervisedLoss(
         classes=cross_entropy(labelled_logits, labels),
-        real_or_fake=discriminator_loss(real_logit(unlabelled_logits), real_logit(fake_logits)) / 2,
+        real_or_fake=discriminator_loss(real, fake) / 2,
     )
 
 
@@ -58,10 +59,10 @@ def feature_matching_loss(
 ) -> Float[Tensor, ""]:
     """Measure how far the mean features of generated images are from those of real ones: the generator's loss.
 
-    The mean absolute difference over features. No gradient reaches the discriminator through the real batch when the
-    caller detaches `real_features`.
+    The mean over features of the absolute difference. No gradient reaches the discriminator through the real batch
+    when the caller detaches `real_features`.
 
-    Source: Salimans et al. (2016), section 3.1, which takes the squared Euclidean distance of the two means; we take
-    the L1 distance, as the authors' code does.
+    Source: Salimans et al. (2016), section 3.1, which takes the squared Euclidean distance of the two means. We take
+    the mean absolute difference, as the authors' code does for CIFAR-10 and SVHN (for MNIST it takes the mean square).
     """
     return l1_loss(fake_features.mean(dim=0), real_features.mean(dim=0))

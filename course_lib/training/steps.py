@@ -62,23 +62,30 @@ def semi_supervised_step(
     *,
     backward: Backward = Tensor.backward,
 ) -> dict[str, Tensor]:
-    """Update the discriminator, then the generator, on one batch; return their losses in nats (feature units for G)."""
+    """Update the discriminator, then the generator, on one batch.
+
+    Returns the discriminator's losses in nats, the generator's in units of features.
+    """
     sizes = [len(labelled), len(unlabelled), len(latent)]
     fake = players.generator(latent)
 
-    # Discriminator: one pass over all three kinds of images. `detach` keeps this gradient out of the generator.
+    # Discriminator: one pass over all three kinds of images.
+    # `detach` keeps this gradient out of the generator.
     players.discriminator_optimizer.zero_grad()
-    logits, features = players.discriminator(torch.cat([labelled, unlabelled, fake.detach()]))
-    labelled_logits, unlabelled_logits, fake_logits = logits.split(sizes)
-    loss = semi_supervised_discriminator_loss(labelled_logits, labels, unlabelled_logits, fake_logits)
+    images = torch.cat([labelled, unlabelled, fake.detach()])
+    logits, features = players.discriminator(images)
+    of_labelled, of_unlabelled, of_fake = logits.split(sizes)
+    loss = semi_supervised_discriminator_loss(of_labelled, labels, of_unlabelled, of_fake)
     backward(loss.classes + loss.real_or_fake)
     players.discriminator_optimizer.step()
 
-    # Generator: the same images, seen by the discriminator just updated. The real features are those of the pass above.
+    # Generator: the same fakes, seen by the discriminator just updated.
+    # The real features are those of the pass above.
     players.generator_optimizer.zero_grad()
     real_features = features.split(sizes)[1].detach()
     with frozen(players.discriminator):
-        generator_loss = feature_matching_loss(real_features, players.discriminator(fake).features)
+        fake_features = players.discriminator(fake).features
+        generator_loss = feature_matching_loss(real_features, fake_features)
         backward(generator_loss)
     players.generator_optimizer.step()
 
