@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import ArrayLike
 
@@ -74,4 +75,62 @@ def accuracy_curves(curves: Mapping[str, ArrayLike], *, ax: Axes | None = None) 
     ax.yaxis.set_major_formatter(PercentFormatter(xmax=1))
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right")
+    return ax
+
+
+def network_graph(
+    labels: Mapping[str, str], arrows: Sequence[tuple[str, str]], *, mark: Sequence[str] = (), ax: Axes | None = None
+) -> Axes:
+    """Draw the steps of a network as boxes from top to bottom, with branches side by side.
+
+    A step stands below all those that feed it. It keeps the column of the first of them where that place is free;
+    an arrow that passes other steps goes round them on the right.
+
+    Args:
+        labels: what to write in a box, by the name of the step, in the order of computing.
+        arrows: pairs of names, from where to where.
+        mark: names of steps to colour.
+
+    Raises:
+        ValueError: an arrow leads from or to a step that has no label, or backwards.
+    """
+    order = {name: place for place, name in enumerate(labels)}
+    for source, target in arrows:
+        if source not in order or target not in order or order[source] >= order[target]:
+            raise ValueError(f"found the arrow {source!r} -> {target!r}: both need a label, the first one earlier")
+    at: dict[str, tuple[int, int]] = {}  # name -> (column, row)
+    for name in labels:
+        feeders = [at[source] for source, target in arrows if target == name]
+        row = max((feeder_row for _, feeder_row in feeders), default=-1) + 1
+        column = min((feeder_column for feeder_column, _ in feeders), default=0)
+        while (column, row) in at.values():
+            column += 1
+        at[name] = (column, row)
+    columns, rows = max(column for column, _ in at.values()) + 1, max(row for _, row in at.values()) + 1
+    if ax is None:
+        _, ax = plt.subplots(figsize=(2.6 * columns + 0.8, 0.72 * rows))
+    half_width, half_height = 0.42, 0.33
+    for name, (column, row) in at.items():
+        corner = (column - half_width, row - half_height)
+        colour = COLOURS[1] if name in mark else "#444444"
+        ax.add_patch(Rectangle(corner, 2 * half_width, 2 * half_height, facecolor="white", edgecolor=colour))
+        ax.text(column, row, labels[name], ha="center", va="center", fontsize=8, color=colour)
+    style = {"color": "#777777", "linewidth": 1.2}
+    for source, target in arrows:
+        (column, row), (to_column, to_row) = at[source], at[target]
+        if to_row == row + 1:
+            start, end = (column, row + half_height), (to_column, to_row - half_height)
+            ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, **style})
+            continue
+        passed = [c for c, r in at.values() if row < r < to_row and c > column]
+        lane = max([column, to_column, *passed]) + 0.58 if column <= to_column or passed else column
+        leave = (lane, row + half_height) if lane == column else (column + half_width, row)
+        ax.plot(
+            [leave[0], lane, lane], [leave[1], row, to_row] if lane != column else [leave[1], leave[1], to_row], **style
+        )
+        end = (to_column + half_width, to_row)
+        ax.annotate("", end, (lane, to_row), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, **style})
+    ax.set_xlim(-0.55, columns - 0.2)
+    ax.set_ylim(rows - 0.5, -0.5)
+    ax.set_axis_off()
     return ax

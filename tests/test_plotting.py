@@ -47,3 +47,27 @@ def test_several_runs_are_drawn_thinly_with_their_mean():
     means = {line.get_label(): line.get_ydata() for line in ax.lines if not line.get_label().startswith("_")}
     assert np.allclose(means["many"], [0.2, 0.4]) and np.allclose(means["one"], [0.1, 0.2])
     assert len(ax.lines) == 4
+
+
+def boxes(ax):
+    return {text.get_text(): text.get_position() for text in ax.texts if text.get_text()}
+
+
+def test_network_graph_puts_a_step_below_what_feeds_it_and_branches_side_by_side():
+    labels = {name: name for name in ("input", "left", "right", "sum")}
+    arrows = [("input", "left"), ("input", "right"), ("left", "sum"), ("right", "sum")]
+    at = boxes(plotting.network_graph(labels, arrows, mark=["sum"]))
+    assert at == {"input": (0, 0), "left": (0, 1), "right": (1, 1), "sum": (0, 2)}
+
+
+def test_network_graph_leads_a_skip_round_the_steps_it_passes():
+    labels = {name: name for name in ("input", "layer", "sum")}
+    ax = plotting.network_graph(labels, [("input", "layer"), ("layer", "sum"), ("input", "sum")])
+    (skip,) = ax.lines
+    assert max(skip.get_xdata()) > 0.42  # beyond the right edge of the boxes
+
+
+@pytest.mark.parametrize("arrow", [("a", "c"), ("b", "a"), ("a", "a")])
+def test_network_graph_refuses_an_arrow_that_cannot_be(arrow):
+    with pytest.raises(ValueError, match="both need a label, the first one earlier"):
+        plotting.network_graph({"a": "a", "b": "b"}, [arrow])
