@@ -12,6 +12,7 @@ from course_lib.errors import InputError
 
 Scale = Literal["quick", "full"]
 SCALES = ("quick", "full")
+ALL_THREADS = torch.get_num_threads()
 
 
 def resolve_scale(scale: str = "auto") -> Scale:
@@ -47,12 +48,14 @@ def bfloat16_is_native() -> bool:
 def start(seed: int, *, scale: Scale) -> Accelerator:
     """Seed every random generator and return the Accelerate object that places, prepares and saves a run.
 
-    At the quick scale arithmetic is float32, so that the outputs stored in the notebooks hold on every machine. At
-    full scale it is bfloat16 where the hardware has it; never float16, whose gradient scaler cannot serve two
-    players that are updated in turn.
+    At the quick scale arithmetic is float32 on one thread, so that the outputs stored in the notebooks hold on
+    machines with any number of cores; for networks this small a second thread brings nothing, and beside another busy
+    program it costs more than half the speed. At full scale all threads are used and arithmetic is bfloat16 where the
+    hardware has it; never float16, whose gradient scaler cannot serve two players that are updated in turn.
 
     Each process of a distributed run gets its own seed: with a common one all of them would draw the same noise.
     """
+    torch.set_num_threads(1 if scale == "quick" else ALL_THREADS)
     precision = "bf16" if scale == "full" and bfloat16_is_native() else "no"
     # Accelerate keeps the precision in a process-wide singleton and refuses a second one; a notebook may want both.
     AcceleratorState._reset_state()

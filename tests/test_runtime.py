@@ -41,3 +41,9 @@ def test_quick_is_float32_and_full_bfloat16_where_the_hardware_has_it(monkeypatc
     assert runtime.describe(runtime.start(0, scale="full"))["precision"] == "bfloat16"
     monkeypatch.setattr(runtime, "bfloat16_is_native", lambda: False)
     assert runtime.describe(runtime.start(0, scale="full"))["precision"] == "float32"
+
+
+def test_quick_uses_one_thread_and_full_all_of_them(monkeypatch):
+    monkeypatch.setattr(runtime, "ALL_THREADS", 2)
+    assert runtime.describe(runtime.start(0, scale="full"))["threads"] == 2
+    assert runtime.describe(runtime.start(0, scale="quick"))["threads"] == 1
