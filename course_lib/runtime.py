@@ -49,7 +49,7 @@ def start(seed: int, *, scale: Scale) -> Accelerator:
     """Seed every random generator and return the Accelerate object that places, prepares and saves a run.
 
     At the quick scale arithmetic is float32 on one thread, so that the outputs stored in the notebooks hold on
-    machines with any number of cores; for networks this small a second thread brings nothing, and beside another busy
+    machines with any number of cores; for networks this small a second thread brings little, and beside another busy
     program it costs more than half the speed. At full scale all threads are used and arithmetic is bfloat16 where the
     hardware has it; never float16, whose gradient scaler cannot serve two players that are updated in turn.
 
