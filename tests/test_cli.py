@@ -97,8 +97,10 @@ def test_mnist_without_files_or_network_names_folder_files_and_remedy(tmp_path, 
     assert cli.main([*QUICK, "--data", "mnist", "--out", str(tmp_path / "out")]) == 2
     captured = capsys.readouterr().err
     assert len(captured.splitlines()) == 1
-    for word in (str(tmp_path / "data" / "MNIST" / "raw"), "train-images-idx3-ubyte", "COURSE_DATA", "no network"):
+    for word in (str(tmp_path / "data" / "MNIST" / "raw"), "COURSE_DATA", "no network"):
         assert word in captured
+    for name in ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"):
+        assert f"{name}-ubyte(.gz)" in captured
     assert not (tmp_path / "out").exists()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.transforms.v2 import functional as transforms
 
-from course_lib.data.download import FASHION_MNIST_FILES, MNIST_FILES, RemoteFile, fetch, unpack_gzip
+from course_lib.data.download import FASHION_MNIST_FILES, MNIST_FILES, DownloadError, RemoteFile, fetch, unpack_gzip
 from course_lib.errors import InputError
 
 DIGITS_TEST_IMAGES = 500
@@ -135,9 +135,13 @@ def load(name: str, *, side_px: int | None = None) -> ImageData:
 def _from_torchvision(name: str, source: type[MNIST], files: tuple[RemoteFile, ...]) -> ImageData:
     root = data_root()
     folder = root / source.__name__ / "raw"
-    for file in files:
-        if not (folder / file.unpacked_name).is_file():
+    missing = [file for file in files if not (folder / file.unpacked_name).is_file()]
+    for file in missing:
+        try:
             unpack_gzip(fetch(file, folder), folder / file.unpacked_name, file.unpacked_sha256)
+        except DownloadError as error:
+            names = ", ".join(f"{one.unpacked_name}(.gz)" for one in missing)
+            raise InputError(f"{source.__name__} needs {names} in {folder}: {error}") from error
     try:
         parts = [source(str(root), train=train) for train in (True, False)]
     except (RuntimeError, ValueError, OSError) as error:
