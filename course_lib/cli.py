@@ -60,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--data", help="digits, mnist or fashion_mnist instead of the recipe's data")
     train.add_argument("--side-px", type=_whole, help="resize the pictures to so many pixels a side")
     train.add_argument("--labels", type=_whole, help="how many training pictures keep their label")
+    train.add_argument(
+        "--validation", type=_whole, help="measure on so many training pictures set aside, not on the test pictures"
+    )
     train.add_argument("--no-augmentation", action="store_true", help="leave the pictures as they are")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
 
@@ -95,6 +98,7 @@ def _train(options: argparse.Namespace, arguments: list[str], started: float) ->
         data=options.data,
         side_px=options.side_px,
         labels=options.labels,
+        validation=options.validation,
         augmentation=not options.no_augmentation,
     )
     line = {key: record["identity"][key] for key in ("recipe", "scale", "seed")}

@@ -59,3 +59,12 @@ def test_what_enters_is_background_and_channels_move_together(channels):
 def test_every_image_is_changed_in_its_own_way():
     moved = RandomAffine(shift_px=1.0)(bright_pixel(4, 4, batch=3))
     assert not torch.equal(moved[0], moved[1]) and not torch.equal(moved[1], moved[2])
+
+
+def test_whole_pixel_shifts_move_without_blurring_and_all_come_equally_often():
+    torch.manual_seed(0)
+    moved = RandomAffine(shift_px=2.0, whole_pixels=True)(bright_pixel(4, 4, batch=5000))
+    assert ((moved > 0.999).sum((1, 2, 3)) == 1).all()
+    rows, _ = centre(moved)
+    counts = torch.bincount((rows.round() - 2).long(), minlength=5)
+    assert len(counts) == 5 and (counts / 5000 - 0.2).abs().max() < 0.03

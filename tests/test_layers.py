@@ -22,7 +22,7 @@ LAYERS = [
     {"runtime"},
 ]
 # Everybody may import these; they import nothing of ours but the errors.
-LEAVES = {"claims", "records", "numpy_conv", "plotting"}
+LEAVES = {"claims", "records", "notebook", "numpy_conv", "plotting"}
 ERRORS = "errors"
 # Training watches the score of a run, so it may look sideways at evaluation; never the other way round.
 SIDEWAYS = {("training", "evaluation")}

@@ -64,6 +64,19 @@ def test_no_test_image_changes_what_is_learnt(short):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_with_validation_images_no_test_image_is_looked_at_and_the_record_says_so(monkeypatch):
+    real = semi_supervised.load
+
+    def without_test(name, *, side_px=None):
+        data = real(name, side_px=side_px)
+        return dataclasses.replace(data, test_images=data.test_images[:0], test_labels=data.test_labels[:0])
+
+    monkeypatch.setattr(semi_supervised, "load", without_test)
+    record = recipes.run("ssgan", scale="quick", seed=0, epochs=1, validation=397)
+    assert record["metrics"].keys() == {"validation_accuracy", "baseline_validation_accuracy", "gain_points"}
+    assert record["identity"]["validation"] == 397
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"

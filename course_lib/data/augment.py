@@ -20,6 +20,7 @@ class RandomAffine:
         rotation_degrees: limit of the turn.
         stretch: limit of the change of width and of height, separately, as a fraction.
         slant: limit of the shear, in pixels to the side per pixel of height.
+        whole_pixels: shift by whole numbers of pixels, which blurs nothing; then the limit is one, too.
 
     Pixels between the old ones are interpolated; what enters at the border is background, -1. The amounts come from
     torch's global random state on the device of the images.
@@ -29,6 +30,7 @@ class RandomAffine:
     rotation_degrees: float = 0.0
     stretch: float = 0.0
     slant: float = 0.0
+    whole_pixels: bool = False
 
     def __call__(self, images: Float[Tensor, "batch channels side side"]) -> Float[Tensor, "batch channels side side"]:
         batch, _, side, _ = images.shape
@@ -36,7 +38,11 @@ class RandomAffine:
         angle = amounts[:, 0] * math.radians(self.rotation_degrees)
         wide, high = 1 + self.stretch * amounts[:, 1], 1 + self.stretch * amounts[:, 2]
         slant = self.slant * amounts[:, 3]
-        right, down = self.shift_px * amounts[:, 4:].T * 2 / side  # affine_grid's picture is 2 wide and high
+        if self.whole_pixels:  # every shift from -limit to limit is as likely as any other
+            shifts = (amounts[:, 4:] * (self.shift_px + 0.5)).round().clamp(-self.shift_px, self.shift_px)
+        else:
+            shifts = amounts[:, 4:] * self.shift_px
+        right, down = shifts.T * 2 / side  # affine_grid's picture is 2 wide and high
         across = torch.stack([angle.cos() * wide, slant - angle.sin() * wide, right], dim=1)
         along = torch.stack([angle.sin() * high, angle.cos() * high, down], dim=1)
         grid = affine_grid(torch.stack([across, along], dim=1), list(images.shape), align_corners=False)

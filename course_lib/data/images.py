@@ -45,6 +45,26 @@ class ImageData:
     def side_px(self) -> int:
         return self.train_images.shape[2]
 
+    def with_validation(self, count: int) -> "ImageData":
+        """Set `count` training images aside, always the same ones, and let them take the place of the test images.
+
+        So settings can be chosen without a look at the test images. The same share of every class is set aside.
+
+        Raises:
+            InputError: too few or too many to have some of every class on both sides.
+        """
+        total = len(self.train_images)
+        if not self.classes <= count <= total - self.classes:
+            raise InputError(
+                f"validation={count} of {total} training images cannot be set aside: "
+                f"use {self.classes} to {total - self.classes}"
+            )
+        stay, aside = train_test_split(
+            np.arange(total), test_size=count, random_state=0, stratify=self.train_labels.numpy()
+        )
+        images, labels = self.train_images, self.train_labels
+        return ImageData(self.name, images[stay], labels[stay], images[aside], labels[aside], self.class_names)
+
     def sha256(self) -> str:
         """Name the decoded pixels and labels, so that a record can say what it was measured on."""
         digest = hashlib.sha256()

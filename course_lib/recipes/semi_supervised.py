@@ -45,6 +45,8 @@ class SemiSupervised:
         augment_unlabelled: whether the unlabelled ones are changed, too.
         average: decay of the running average of weights that is evaluated.
         checkpoint_steps: updates between two checkpoints.
+        validation: how many training pictures are set aside and measured on, instead of the test pictures: for
+            choosing settings.
         bounds: what the book claims of this recipe at this scale: the least and the most that may be measured.
     """
 
@@ -59,11 +61,17 @@ class SemiSupervised:
     average: float
     checkpoint_steps: int
     bounds: Mapping[str, tuple[float, float]]
+    validation: int = 0
     side_px: int | None = None
     labelled_batch: int = 50
     unlabelled_batch: int = 100
     beta1: float = 0.5
     hold: float = 0.3
+
+    @property
+    def measure(self) -> str:
+        """Under which name accuracy is recorded."""
+        return "validation_accuracy" if self.validation else "test_accuracy"
 
 
 @dataclass(frozen=True)
@@ -74,10 +82,6 @@ class Trained:
     history: list[dict[str, float]]
     resumed_from_step: int
     generator: Generator | None = None
-
-    @property
-    def test_accuracy(self) -> float:
-        return self.history[-1]["test_accuracy"]
 
 
 def train_baseline(
@@ -149,6 +153,8 @@ def prepare_data(settings: SemiSupervised, *, seed: int) -> tuple[ImageData, Boo
     if settings.epochs < 1:
         raise InputError(f"epochs={settings.epochs} trains nothing: use at least 1")
     data = load(settings.data, side_px=settings.side_px)
+    if settings.validation:
+        data = data.with_validation(settings.validation)
     Generator(channels=data.channels, side_px=data.side_px, latent_dim=LATENT_DIM)  # refuses a side it cannot draw
     return data, choose_labelled(data.train_labels, settings.labels, classes=data.classes, seed=seed)
 
@@ -170,15 +176,16 @@ def train_both(
         folder.save_weights("discriminator", ssgan.classifier)
         folder.save_weights("generator", ssgan.generator)
         curves = {
-            name: [epoch["test_accuracy"] for epoch in trained.history]
+            name: [epoch[settings.measure] for epoch in trained.history]
             for name, trained in {"supervised baseline": baseline, "semi-supervised GAN": ssgan}.items()
         }
         folder.save_picture("curve", plotting.accuracy_curves(curves))
+    of_baseline, of_ssgan = (trained.history[-1][settings.measure] for trained in (baseline, ssgan))
     return {
         "metrics": {
-            "test_accuracy": ssgan.test_accuracy,
-            "baseline_test_accuracy": baseline.test_accuracy,
-            "gain_points": 100 * (ssgan.test_accuracy - baseline.test_accuracy),
+            settings.measure: of_ssgan,
+            f"baseline_{settings.measure}": of_baseline,
+            "gain_points": 100 * (of_ssgan - of_baseline),
         },
         "history": {"baseline": baseline.history, "ssgan": ssgan.history},
         "resumed_from_step": baseline.resumed_from_step + ssgan.resumed_from_step,
@@ -245,7 +252,7 @@ def _train(
         Training(
             name=name,
             step=step,
-            evaluate=lambda: {"test_accuracy": accuracy(average, test_images, test_labels)},
+            evaluate=lambda: {settings.measure: accuracy(average, test_images, test_labels)},
             steps=settings.epochs * steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
             optimizers=optimizers,
