@@ -63,6 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--validation", type=_whole, help="measure on so many training pictures set aside, not on the test pictures"
     )
+    train.add_argument("--ablation", help="take something away from the GAN, to see what it was good for")
     train.add_argument("--no-augmentation", action="store_true", help="leave the pictures as they are")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
 
@@ -99,6 +100,7 @@ def _train(options: argparse.Namespace, arguments: list[str], started: float) ->
         side_px=options.side_px,
         labels=options.labels,
         validation=options.validation,
+        ablation=options.ablation,
         augmentation=not options.no_augmentation,
     )
     line = {key: record["identity"][key] for key in ("recipe", "scale", "seed")}
@@ -112,6 +114,7 @@ def _train(options: argparse.Namespace, arguments: list[str], started: float) ->
 def _recipes(options: argparse.Namespace, arguments: list[str], started: float) -> int:
     from course_lib import recipes
     from course_lib.data.images import SOURCES
+    from course_lib.recipes.semi_supervised import ABLATIONS
 
     for name, recipe in recipes.RECIPES.items():
         print(f"{name}  {recipe.summary}")
@@ -119,6 +122,9 @@ def _recipes(options: argparse.Namespace, arguments: list[str], started: float) 
             chosen = getattr(recipe, scale)
             print(f"  {scale:6} {chosen.data}, {chosen.labels} labels, {chosen.epochs} epochs")
     print(f"\ndata: {', '.join(SOURCES)}")
+    print("ablations:")
+    for name, meaning in ABLATIONS.items():
+        print(f"  {name:20} {meaning}")
     print()
     print(options.train.format_help(), end="")
     return 0

@@ -64,6 +64,50 @@ def test_no_test_image_changes_what_is_learnt(short):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_an_unknown_ablation_is_named_with_those_there_are():
+    with pytest.raises(InputError, match="'no_gan' is unknown: use no_unlabelled, .*noise_fakes"):
+        recipes.settings("ssgan", scale="quick", ablation="no_gan")
+
+
+def train_without(ablation, short, **changes):
+    settings, data, labelled = short
+    settings = dataclasses.replace(settings, ablation=ablation, **changes)
+    return semi_supervised.train_ssgan(settings, data, labelled, scale="quick", seed=0)
+
+
+def test_without_unlabelled_pictures_no_other_picture_is_looked_at(short):
+    settings, data, labelled = short
+    images = data.train_images.clone()
+    images[~labelled] = images[~labelled].flip(0)
+    # The first weights are scaled on training pictures, without a label and without the GAN: compare after those.
+    still = semi_supervised._classifier
+    try:
+        semi_supervised._classifier = lambda settings, _, accelerator: still(settings, data, accelerator)
+        losses = [
+            train_without(ablation, (settings, pictures, labelled)).history[0]["class_loss"]
+            for ablation in ("no_unlabelled", None)
+            for pictures in (data, dataclasses.replace(data, train_images=images))
+        ]
+    finally:
+        semi_supervised._classifier = still
+    assert losses[0] == losses[1] and losses[2] != losses[3]
+
+
+@pytest.mark.parametrize("ablation", ["real_fakes", "noise_fakes"])
+def test_a_generator_whose_place_is_taken_learns_nothing(short, ablation):
+    replaced, unmoved = train_without(ablation, short), train_without(ablation, short, learning_rate=0.0)
+    for one, other in zip(replaced.generator.parameters(), unmoved.generator.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert "generator_loss" not in replaced.history[0]
+    assert replaced.history != unmoved.history
+
+
+def test_real_fakes_cannot_be_told_from_real_pictures_and_noise_can(short):
+    last = {name: train_without(name, short, epochs=3).history[-1] for name in ("real_fakes", "noise_fakes")}
+    assert last["real_fakes"]["real_or_fake_loss"] > 0.69  # log 2: the two are alike
+    assert last["noise_fakes"]["real_or_fake_loss"] < 0.1
+
+
 def test_with_validation_images_no_test_image_is_looked_at_and_the_record_says_so(monkeypatch):
     real = semi_supervised.load
 

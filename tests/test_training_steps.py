@@ -41,10 +41,11 @@ def test_a_supervised_step_is_one_descent_on_the_cross_entropy(players, batch):
         assert torch.allclose(new, old - 0.1 * gradient, atol=1e-6)
 
 
-def test_a_semi_supervised_step_is_the_two_updates_written_out(players, batch):
+@pytest.mark.parametrize("feature_matching", [True, False])
+def test_a_semi_supervised_step_is_the_two_updates_written_out(players, batch, feature_matching):
     labelled, labels, unlabelled, latent = batch
     generator, discriminator = copy.deepcopy(players.generator), copy.deepcopy(players.discriminator)
-    found = semi_supervised_step(players, labelled, labels, unlabelled, latent)
+    found = semi_supervised_step(players, labelled, labels, unlabelled, latent, feature_matching=feature_matching)
 
     fake = generator(latent)
     real_pass = discriminator(unlabelled)
@@ -60,7 +61,11 @@ def test_a_semi_supervised_step_is_the_two_updates_written_out(players, batch):
     for new, expected in zip(players.discriminator.parameters(), discriminator.parameters(), strict=True):
         assert torch.allclose(new, expected, atol=1e-5)
 
-    g_loss = feature_matching_loss(real_pass.features.detach(), discriminator(fake).features)
+    of_fake = discriminator(fake)
+    if feature_matching:
+        g_loss = feature_matching_loss(real_pass.features.detach(), of_fake.features)
+    else:
+        g_loss = -real_logit(of_fake.logits).sigmoid().log().mean()
     gradients = torch.autograd.grad(g_loss, list(generator.parameters()))
     for new, old, gradient in zip(players.generator.parameters(), generator.parameters(), gradients, strict=True):
         assert torch.allclose(new, old - 0.1 * gradient, atol=1e-5)

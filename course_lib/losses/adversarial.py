@@ -15,3 +15,14 @@ def discriminator_loss(real_logits: Float[Tensor, " real"], fake_logits: Float[T
     Source: Goodfellow et al. (2014), equation 1; its value function with the sign turned.
     """
     return softplus(-real_logits).mean() + softplus(fake_logits).mean()
+
+
+def generator_loss(fake_logits: Float[Tensor, " fake"]) -> Float[Tensor, ""]:
+    """Score a generator that wants its images to be taken for real, in nats: -mean log D(G(z)).
+
+    This is the non-saturating loss: its gradient over the logit stays near -1 where the discriminator is sure of
+    "fake". That of the minimax loss, mean log(1 - D(G(z))), dies there.
+
+    Source: Goodfellow et al. (2014), section 3.
+    """
+    return softplus(-fake_logits).mean()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,9 +24,22 @@ from course_lib.models.classifier import Classifier
 from course_lib.models.semi_supervised_gan import Generator
 from course_lib.recipes.run_folder import RunFolder
 from course_lib.training.fit import Training, fit, hold_then_fall
-from course_lib.training.steps import Players, semi_supervised_step, supervised_step
+from course_lib.training.steps import (
+    Backward,
+    Players,
+    semi_supervised_discriminator_step,
+    semi_supervised_step,
+    supervised_step,
+)
 
 LATENT_DIM = 100
+# What may be taken away from the semi-supervised GAN, to see what it was good for.
+ABLATIONS = {
+    "no_unlabelled": "the labelled pictures serve as the unlabelled ones, too: no other picture is seen",
+    "no_feature_matching": "the generator minimises the non-saturating loss of a plain GAN",
+    "real_fakes": "real pictures stand in for generated ones: a generator that is too good",
+    "noise_fakes": "pictures of noise stand in for generated ones: a generator that has learnt nothing",
+}
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,7 @@ class SemiSupervised:
         checkpoint_steps: updates between two checkpoints.
         validation: how many training pictures are set aside and measured on, instead of the test pictures: for
             choosing settings.
+        ablation: what is taken away from the GAN, one of `ABLATIONS`; None leaves it whole.
         bounds: what the book claims of this recipe at this scale: the least and the most that may be measured.
     """
 
@@ -62,11 +77,16 @@ class SemiSupervised:
     checkpoint_steps: int
     bounds: Mapping[str, tuple[float, float]]
     validation: int = 0
+    ablation: str | None = None
     side_px: int | None = None
     labelled_batch: int = 50
     unlabelled_batch: int = 100
     beta1: float = 0.5
     hold: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.ablation is not None and self.ablation not in ABLATIONS:
+            raise InputError(f"ablation {self.ablation!r} is unknown: use {', '.join(ABLATIONS)}")
 
     @property
     def measure(self) -> str:
@@ -126,17 +146,21 @@ def train_ssgan(
     optimizers = [_adam(settings, generator_network), _adam(settings, network)]
     players = Players(*accelerator.prepare(generator_network, network, *optimizers))
     draw_labelled = _labelled_batches(settings, data, labelled, seed, accelerator)
-    pixels = data.train_images.to(accelerator.device)
+    seen = data.train_images[labelled] if settings.ablation == "no_unlabelled" else data.train_images
+    pixels = seen.to(accelerator.device)
     order = ShuffledIndices(len(pixels), seed=2 * seed + 1)
+
+    def unlabelled_images(chosen: Tensor) -> Tensor:
+        images = to_unit_range(pixels[chosen])
+        return settings.augmentation(images) if settings.augmentation and settings.augment_unlabelled else images
+
+    update = _update(settings.ablation, lambda count: unlabelled_images(torch.randint(len(pixels), (count,))))
 
     def step(number: int) -> dict[str, Tensor]:
         images, labels = draw_labelled(number)
-        chosen = _share(order.batch(number, settings.unlabelled_batch), accelerator)
-        unlabelled = to_unit_range(pixels[chosen])
-        if settings.augmentation and settings.augment_unlabelled:
-            unlabelled = settings.augmentation(unlabelled)
+        unlabelled = unlabelled_images(_share(order.batch(number, settings.unlabelled_batch), accelerator))
         latent = torch.randn(len(unlabelled), LATENT_DIM, device=accelerator.device)
-        return semi_supervised_step(players, images, labels, unlabelled, latent, backward=accelerator.backward)
+        return update(players, images, labels, unlabelled, latent, backward=accelerator.backward)
 
     optimizers = [players.generator_optimizer, players.discriminator_optimizer]
     trained = _train("ssgan", settings, data, accelerator, (average, network), optimizers, step, folder)
@@ -190,6 +214,31 @@ def train_both(
         "history": {"baseline": baseline.history, "ssgan": ssgan.history},
         "resumed_from_step": baseline.resumed_from_step + ssgan.resumed_from_step,
     }
+
+
+def _update(ablation: str | None, draw_real: Callable[[int], Tensor]) -> Callable[..., dict[str, Tensor]]:
+    """Return the training step, changed as the ablation says."""
+    if ablation == "no_feature_matching":
+        return partial(semi_supervised_step, feature_matching=False)
+    if ablation not in ("real_fakes", "noise_fakes"):
+        return semi_supervised_step
+
+    def with_given_fakes(
+        players: Players, labelled: Tensor, labels: Tensor, unlabelled: Tensor, latent: Tensor, *, backward: Backward
+    ) -> dict[str, Tensor]:
+        fake = draw_real(len(latent)) if ablation == "real_fakes" else torch.rand_like(unlabelled) * 2 - 1
+        losses, _ = semi_supervised_discriminator_step(
+            players.discriminator,
+            players.discriminator_optimizer,
+            labelled,
+            labels,
+            unlabelled,
+            fake,
+            backward=backward,
+        )
+        return losses
+
+    return with_given_fakes
 
 
 def _classifier(

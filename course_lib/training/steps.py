@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from course_lib.losses.semi_supervised import feature_matching_loss, semi_supervised_discriminator_loss
+from course_lib.losses.adversarial import generator_loss
+from course_lib.losses.semi_supervised import (
+    feature_matching_loss,
+    real_logit,
+    semi_supervised_discriminator_loss,
+)
 
 Backward = Callable[[Tensor], None]
 
@@ -60,37 +65,62 @@ def semi_supervised_step(
     unlabelled: Float[Tensor, "unlabelled channels height width"],
     latent: Float[Tensor, "fake latent_dim"],
     *,
+    feature_matching: bool = True,
     backward: Backward = Tensor.backward,
 ) -> dict[str, Tensor]:
     """Update the discriminator, then the generator, on one batch.
 
-    Returns the discriminator's losses in nats, the generator's in units of features.
+    Without `feature_matching` the generator minimises the non-saturating loss of a plain GAN.
+
+    Returns the discriminator's losses in nats, the generator's in units of features (without matching: in nats).
     """
-    sizes = [len(labelled), len(unlabelled), len(latent)]
     fake = players.generator(latent)
 
-    # Discriminator: one pass over all three kinds of images.
-    # `detach` keeps this gradient out of the generator.
-    players.discriminator_optimizer.zero_grad()
-    images = torch.cat([labelled, unlabelled, fake.detach()])
-    logits, features = players.discriminator(images)
+    # Discriminator. `detach` keeps this gradient out of the generator.
+    losses, real_features = semi_supervised_discriminator_step(
+        players.discriminator,
+        players.discriminator_optimizer,
+        labelled,
+        labels,
+        unlabelled,
+        fake.detach(),
+        backward=backward,
+    )
+
+    # Generator: the same fakes, seen by the discriminator just updated.
+    # The real features are those of the pass before the update.
+    players.generator_optimizer.zero_grad()
+    with frozen(players.discriminator):
+        logits, features = players.discriminator(fake)
+        if feature_matching:
+            of_generator = feature_matching_loss(real_features, features)
+        else:
+            of_generator = generator_loss(real_logit(logits))
+        backward(of_generator)
+    players.generator_optimizer.step()
+    return {**losses, "generator_loss": of_generator.detach()}
+
+
+def semi_supervised_discriminator_step(
+    discriminator: nn.Module,
+    optimizer: Optimizer,
+    labelled: Float[Tensor, "labelled channels height width"],
+    labels: Int[Tensor, " labelled"],
+    unlabelled: Float[Tensor, "unlabelled channels height width"],
+    fake: Float[Tensor, "fake channels height width"],
+    *,
+    backward: Backward = Tensor.backward,
+) -> tuple[dict[str, Tensor], Float[Tensor, "unlabelled features"]]:
+    """Update the discriminator alone, on one pass over all three kinds of images.
+
+    Returns its two losses in nats, and the features of the unlabelled images, detached.
+    """
+    optimizer.zero_grad()
+    sizes = [len(labelled), len(unlabelled), len(fake)]
+    logits, features = discriminator(torch.cat([labelled, unlabelled, fake]))
     of_labelled, of_unlabelled, of_fake = logits.split(sizes)
     loss = semi_supervised_discriminator_loss(of_labelled, labels, of_unlabelled, of_fake)
     backward(loss.classes + loss.real_or_fake)
-    players.discriminator_optimizer.step()
-
-    # Generator: the same fakes, seen by the discriminator just updated.
-    # The real features are those of the pass above.
-    players.generator_optimizer.zero_grad()
-    real_features = features.split(sizes)[1].detach()
-    with frozen(players.discriminator):
-        fake_features = players.discriminator(fake).features
-        generator_loss = feature_matching_loss(real_features, fake_features)
-        backward(generator_loss)
-    players.generator_optimizer.step()
-
-    return {
-        "class_loss": loss.classes.detach(),
-        "real_or_fake_loss": loss.real_or_fake.detach(),
-        "generator_loss": generator_loss.detach(),
-    }
+    optimizer.step()
+    losses = {"class_loss": loss.classes.detach(), "real_or_fake_loss": loss.real_or_fake.detach()}
+    return losses, features.split(sizes)[1].detach()
