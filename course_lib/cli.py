@@ -1,4 +1,4 @@
-"""The command line: python -m course_lib train | recipes."""
+"""The command line: python -m course_lib train | evaluate | study | recipes."""
 
 import argparse
 import json
@@ -22,7 +22,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; return its exit code: 0 done, 2 wrong input, 128 + signal where it was stopped."""
+    """Run one command and return its exit code.
+
+    0 done, 1 a record was not repeated, 2 wrong input, 128 + signal where it was stopped.
+    """
     started = time.perf_counter()
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _interrupt)
@@ -67,6 +70,22 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--no-augmentation", action="store_true", help="leave the pictures as they are")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
 
+    evaluate = commands.add_parser(
+        "evaluate", allow_abbrev=False, help="measure shipped weights again; exit code 1 where they miss their record"
+    )
+    evaluate.set_defaults(command=_evaluate)
+    what = evaluate.add_mutually_exclusive_group(required=True)
+    what.add_argument("--pretrained", metavar="NAME", help="the weights to measure: see --list")
+    what.add_argument("--list", action="store_true", help="list the weights that the package has")
+
+    study = commands.add_parser(
+        "study", allow_abbrev=False, help="make many runs and collect their records; go on where it was stopped"
+    )
+    study.set_defaults(command=_study)
+    study.add_argument("study", help="name of a study, such as label_budget")
+    study.add_argument("--out", type=Path, required=True, help="folder for the runs and the collected records")
+    study.add_argument("--jobs", type=_whole, default=1, help="how many runs at a time (default 1)")
+
     recipes = commands.add_parser("recipes", help="list recipes, their data and their options")
     recipes.set_defaults(command=_recipes, train=train)
     return parser
@@ -108,6 +127,29 @@ def _train(options: argparse.Namespace, arguments: list[str], started: float) ->
     line["resumed_from_step"] = record["resumed_from_step"]
     if runtime.is_main_process():
         print(json.dumps(line | record["metrics"]), flush=True)
+    return 0
+
+
+def _evaluate(options: argparse.Namespace, arguments: list[str], started: float) -> int:
+    from course_lib import pretrained, records
+
+    if options.list:
+        for name in pretrained.names():
+            identity = pretrained.read_record(name)["identity"]
+            print(f"{name}  {identity['recipe']}, {identity['data']}, {identity['labels']} labels")
+        return 0
+    found = pretrained.evaluate(options.pretrained)
+    record = pretrained.read_record(options.pretrained)
+    for line in (missed := records.differences(found, record["metrics"], tolerance=record["tolerance"])):
+        print(f"course-lib: {line}", file=sys.stderr)
+    print(json.dumps({"pretrained": options.pretrained, "repeats_its_record": not missed, **found}))
+    return 1 if missed else 0
+
+
+def _study(options: argparse.Namespace, arguments: list[str], started: float) -> int:
+    from course_lib import studies
+
+    print(studies.run(options.study, options.out, jobs=options.jobs))
     return 0
 
 

@@ -42,7 +42,7 @@ def test_resizing_keeps_labels_and_type():
 
 def test_validation_images_come_from_the_training_images_and_take_the_place_of_the_test_images():
     whole = images.digits()
-    data = whole.with_validation(397)
+    data = images.load("digits", validation=397)
     assert (len(data.train_images), len(data.test_images)) == (900, 397)
 
     def found(part):
@@ -50,14 +50,14 @@ def test_validation_images_come_from_the_training_images_and_take_the_place_of_t
 
     assert found(data.train_images) | found(data.test_images) == found(whole.train_images)
     assert not found(data.test_images) & (found(data.train_images) | found(whole.test_images))
-    assert torch.equal(data.test_images, whole.with_validation(397).test_images)
+    assert torch.equal(data.test_images, images.load("digits", validation=397).test_images)
     assert torch.bincount(data.test_labels).min() >= 38
 
 
 @pytest.mark.parametrize("count", [9, 1288])
 def test_a_number_of_validation_images_that_leaves_a_class_out_is_named(count):
     with pytest.raises(InputError, match=f"validation={count} of 1297 .* use 10 to 1287"):
-        images.digits().with_validation(count)
+        images.load("digits", validation=count)
 
 
 def test_unknown_data_and_impossible_sizes_are_named():

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from course_lib import recipes
+from course_lib.data import images
 from course_lib.errors import InputError
 from course_lib.recipes import semi_supervised
 from course_lib.recipes.run_folder import open_run_folder
@@ -77,8 +78,8 @@ def train_without(ablation, short, **changes):
 
 def test_without_unlabelled_pictures_no_other_picture_is_looked_at(short):
     settings, data, labelled = short
-    images = data.train_images.clone()
-    images[~labelled] = images[~labelled].flip(0)
+    mixed_up = data.train_images.clone()
+    mixed_up[~labelled] = mixed_up[~labelled].flip(0)
     # The first weights are scaled on training pictures, without a label and without the GAN: compare after those.
     still = semi_supervised._classifier
     try:
@@ -86,7 +87,7 @@ def test_without_unlabelled_pictures_no_other_picture_is_looked_at(short):
         losses = [
             train_without(ablation, (settings, pictures, labelled)).history[0]["class_loss"]
             for ablation in ("no_unlabelled", None)
-            for pictures in (data, dataclasses.replace(data, train_images=images))
+            for pictures in (data, dataclasses.replace(data, train_images=mixed_up))
         ]
     finally:
         semi_supervised._classifier = still
@@ -109,13 +110,11 @@ def test_real_fakes_cannot_be_told_from_real_pictures_and_noise_can(short):
 
 
 def test_with_validation_images_no_test_image_is_looked_at_and_the_record_says_so(monkeypatch):
-    real = semi_supervised.load
-
-    def without_test(name, *, side_px=None):
-        data = real(name, side_px=side_px)
+    def without_test():
+        data = images.digits()
         return dataclasses.replace(data, test_images=data.test_images[:0], test_labels=data.test_labels[:0])
 
-    monkeypatch.setattr(semi_supervised, "load", without_test)
+    monkeypatch.setitem(images.SOURCES, "digits", without_test)
     record = recipes.run("ssgan", scale="quick", seed=0, epochs=1, validation=397)
     assert record["metrics"].keys() == {"validation_accuracy", "baseline_validation_accuracy", "gain_points"}
     assert record["identity"]["validation"] == 397

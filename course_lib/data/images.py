@@ -45,26 +45,6 @@ class ImageData:
     def side_px(self) -> int:
         return self.train_images.shape[2]
 
-    def with_validation(self, count: int) -> "ImageData":
-        """Set `count` training images aside, always the same ones, and let them take the place of the test images.
-
-        So settings can be chosen without a look at the test images. The same share of every class is set aside.
-
-        Raises:
-            InputError: too few or too many to have some of every class on both sides.
-        """
-        total = len(self.train_images)
-        if not self.classes <= count <= total - self.classes:
-            raise InputError(
-                f"validation={count} of {total} training images cannot be set aside: "
-                f"use {self.classes} to {total - self.classes}"
-            )
-        stay, aside = train_test_split(
-            np.arange(total), test_size=count, random_state=0, stratify=self.train_labels.numpy()
-        )
-        images, labels = self.train_images, self.train_labels
-        return ImageData(self.name, images[stay], labels[stay], images[aside], labels[aside], self.class_names)
-
     def sha256(self) -> str:
         """Name the decoded pixels and labels, so that a record can say what it was measured on."""
         digest = hashlib.sha256()
@@ -131,15 +111,22 @@ def fashion_mnist() -> ImageData:
 SOURCES: dict[str, Callable[[], ImageData]] = {"digits": digits, "mnist": mnist, "fashion_mnist": fashion_mnist}
 
 
-def load(name: str, *, side_px: int | None = None) -> ImageData:
-    """Load a data set by its name, resized to `side_px` where that is given.
+def load(name: str, *, side_px: int | None = None, validation: int = 0) -> ImageData:
+    """Load a data set by its name.
+
+    Args:
+        side_px: resize the images to this side; None leaves them as they are.
+        validation: set so many training images aside, always the same ones, and let them take the place of the test
+            images: so settings can be chosen without a look at those. Every class loses the same share.
 
     Raises:
-        InputError: no source has this name, or the side is not positive.
+        InputError: no source has this name, or the side or the number cannot be.
     """
     if name not in SOURCES:
         raise InputError(f"data {name!r} is unknown: use {', '.join(SOURCES)}")
     data = SOURCES[name]()
+    if validation:
+        data = _with_validation(data, validation)
     if side_px is None or side_px == data.side_px:
         return data
     if side_px < 1:
@@ -149,6 +136,23 @@ def load(name: str, *, side_px: int | None = None) -> ImageData:
         data,
         train_images=transforms.resize(data.train_images, size, antialias=True),
         test_images=transforms.resize(data.test_images, size, antialias=True),
+    )
+
+
+def _with_validation(data: ImageData, count: int) -> ImageData:
+    images, labels = data.train_images, data.train_labels
+    if not data.classes <= count <= len(labels) - data.classes:
+        raise InputError(
+            f"validation={count} of {len(labels)} training images cannot be set aside: "
+            f"use {data.classes} to {len(labels) - data.classes}"
+        )
+    stay, aside = train_test_split(np.arange(len(labels)), test_size=count, random_state=0, stratify=labels.numpy())
+    return replace(
+        data,
+        train_images=images[stay],
+        train_labels=labels[stay],
+        test_images=images[aside],
+        test_labels=labels[aside],
     )
 
 

@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from course_lib import records, runtime
 from course_lib.data.augment import RandomAffine
 from course_lib.errors import InputError
@@ -23,13 +25,22 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe is for, its settings at both scales, and the functions that load its data and train it."""
+    """What a recipe is for, its settings at both scales, and its functions.
+
+    Args:
+        prepare: loads the data for settings and a seed.
+        train: trains and returns the fields of the record.
+        build: returns the untrained networks by name, for the identity of a record and the form of its images.
+        measure: returns metrics of trained networks on data, by the names that they have in the record.
+    """
 
     summary: str
     quick: SemiSupervised
     full: SemiSupervised
     prepare: Callable[..., tuple]
     train: Callable[..., dict[str, Any]]
+    build: Callable[..., dict[str, nn.Module]]
+    measure: Callable[..., dict[str, float]]
 
 
 RECIPES = {
@@ -37,6 +48,8 @@ RECIPES = {
         summary="a semi-supervised GAN and its supervised baseline: a classifier from few labels",
         prepare=semi_supervised.prepare_data,
         train=semi_supervised.train_both,
+        build=semi_supervised.build,
+        measure=semi_supervised.measure,
         quick=SemiSupervised(
             data="digits",
             labels=50,
@@ -134,10 +147,12 @@ def run(
 
     def record_of(outcome: dict[str, Any]) -> dict[str, Any]:
         place = records.environment() | runtime.describe(accelerator)
+        seconds = time.perf_counter() - started + outcome.pop("earlier_seconds")
         return {
             "identity": identity,
+            "images": {"channels": data.channels, "side_px": data.side_px, "classes": data.classes},
             **outcome,
-            "seconds": round(time.perf_counter() - started, 2),
+            "seconds": round(seconds, 2),
             "environment": place,
         }
 

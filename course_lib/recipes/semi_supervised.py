@@ -101,6 +101,7 @@ class Trained:
     classifier: Classifier
     history: list[dict[str, float]]
     resumed_from_step: int
+    earlier_seconds: float
     generator: Generator | None = None
 
 
@@ -176,9 +177,7 @@ def prepare_data(settings: SemiSupervised, *, seed: int) -> tuple[ImageData, Boo
     """
     if settings.epochs < 1:
         raise InputError(f"epochs={settings.epochs} trains nothing: use at least 1")
-    data = load(settings.data, side_px=settings.side_px)
-    if settings.validation:
-        data = data.with_validation(settings.validation)
+    data = load(settings.data, side_px=settings.side_px, validation=settings.validation)
     Generator(channels=data.channels, side_px=data.side_px, latent_dim=LATENT_DIM)  # refuses a side it cannot draw
     return data, choose_labelled(data.train_labels, settings.labels, classes=data.classes, seed=seed)
 
@@ -213,7 +212,31 @@ def train_both(
         },
         "history": {"baseline": baseline.history, "ssgan": ssgan.history},
         "resumed_from_step": baseline.resumed_from_step + ssgan.resumed_from_step,
+        "earlier_seconds": baseline.earlier_seconds + ssgan.earlier_seconds,
     }
+
+
+def build(identity: Mapping[str, Any], images: Mapping[str, int]) -> dict[str, nn.Module]:
+    """Return the untrained networks of a recorded run, by the names of their files.
+
+    Args:
+        identity: that of the record.
+        images: channels, side_px and classes of its pictures.
+    """
+    form = {"channels": images["channels"], "side_px": images["side_px"]}
+    regularised = {"noise_std": identity["noise_std"], "dropout": identity["dropout"]}
+    return {
+        "baseline": Classifier(**form, classes=images["classes"], **regularised),
+        "discriminator": Classifier(**form, classes=images["classes"], **regularised),
+        "generator": Generator(**form, latent_dim=LATENT_DIM),
+    }
+
+
+def measure(networks: Mapping[str, nn.Module], data: ImageData) -> dict[str, float]:
+    """Return the accuracy of the classifiers among these networks, by the names that it has in a record."""
+    images = to_unit_range(data.test_images)
+    keys = {"discriminator": "test_accuracy", "baseline": "baseline_test_accuracy"}
+    return {key: accuracy(networks[name], images, data.test_labels) for name, key in keys.items() if name in networks}
 
 
 def _update(ablation: str | None, draw_real: Callable[[int], Tensor]) -> Callable[..., dict[str, Tensor]]:
@@ -313,4 +336,4 @@ def _train(
         checkpoint_steps=settings.checkpoint_steps,
         resume=folder.resume if folder else False,
     )
-    return Trained(average.module.eval(), fitted.history, fitted.resumed_from_step)
+    return Trained(average.module.eval(), *fitted)

@@ -43,10 +43,11 @@ class Training:
 
 
 class Fitted(NamedTuple):
-    """One dict of mean losses and scores for each epoch, and the step of the checkpoint that the run went on from."""
+    """One dict of mean losses and scores for each epoch; and at which step, after what time, a resumed run went on."""
 
     history: list[dict[str, float]]
     resumed_from_step: int
+    earlier_seconds: float
 
 
 class Stopped(KeyboardInterrupt):
@@ -143,4 +144,4 @@ def fit(
                     raise Stopped(stop.signal_number, done, saved=checkpoints is not None)
         finally:
             monitor.stop()
-    return Fitted(monitor.history, resumed_from_step=first)
+    return Fitted(monitor.history, resumed_from_step=first, earlier_seconds=monitor.earlier_seconds)

@@ -1,6 +1,7 @@
 """What a run tells while it goes on: a progress bar, and one line of history an epoch."""
 
 import sys
+import time
 from typing import Any
 
 import torch
@@ -24,6 +25,8 @@ class Monitor:
         self.steps = steps
         self.visible = visible
         self.history: list[dict[str, float]] = []
+        self.earlier_seconds = 0.0  # spent before the run was stopped and resumed
+        self._started = time.perf_counter()
         self._sums: dict[str, Tensor] = {}
         self._count = 0
         self._bar: tqdm | None = None
@@ -34,6 +37,8 @@ class Monitor:
             self.history = list(progress["history"])
             self._sums = {key: torch.tensor(value, dtype=torch.float64) for key, value in progress["sums"].items()}
             self._count = progress["count"]
+            self.earlier_seconds = progress["seconds"]
+        self._started = time.perf_counter()
         if self.visible:
             watched = sys.stderr.isatty() or "ipykernel" in sys.modules
             often = 0.2 if watched else 10.0  # seconds; a log file wants few lines
@@ -69,7 +74,8 @@ class Monitor:
     def progress(self) -> dict[str, Any]:
         """Return what a checkpoint must hold to go on from here, as plain JSON values."""
         sums = {key: value.item() for key, value in self._sums.items()}
-        return {"history": self.history, "sums": sums, "count": self._count}
+        seconds = self.earlier_seconds + time.perf_counter() - self._started
+        return {"history": self.history, "sums": sums, "count": self._count, "seconds": seconds}
 
     def stop(self) -> None:
         """Close the bar."""
