@@ -15,7 +15,7 @@ notebook = $(patsubst $(CURDIR)/%,%,$(abspath $(NOTEBOOK)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book test serve execute check claims-full repo clean need-notebook
+.PHONY: help setup book test serve execute check claims-full records results repo clean need-notebook
 
 help: ## list the targets (this is what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,15 @@ check: $(STAMP) need-notebook ## run NOTEBOOK=… and compare with its stored ou
 claims-full: $(STAMP) ## run every notebook at full scale: claims hold, outputs may differ (best on a GPU)
 	COURSE_SCALE=full TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=14400 book
 	@echo "make claims-full: every claim holds at full scale"
+
+records: $(STAMP) ## make every run that the book shows records of, or go on with them (hours); then the page of results
+	$(BIN)/python -m course_lib study label_budget --out runs/label_budget --jobs 2
+	$(BIN)/python -m course_lib study mnist --out runs/mnist
+	cp runs/label_budget/label_budget.json runs/mnist/mnist.json course_lib/recorded/
+	$(MAKE) results
+
+results: $(STAMP) ## write the page of results from the records
+	$(BIN)/python tools/results.py
 
 repo: ## point the book and every setup cell at REPO=owner/name
 	@$(PYTHON) tools/notebooks.py repo "$${REPO-}"

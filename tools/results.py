@@ -1,0 +1,122 @@
+"""Write book/appendix/results.md from the records that come with course_lib. `make results` calls it."""
+
+from collections import defaultdict
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from course_lib import pretrained, studies
+
+PAGE = Path(__file__).resolve().parent.parent / "book" / "appendix" / "results.md"
+
+INTRODUCTION = """\
+# Recorded results
+
+Every number on this page was written down by the run that made it, and the page itself is generated from these
+records; a test says so when the two differ. Accuracies are of the **last** epoch, on the test pictures, which decided
+nothing: no setting, no epoch, no seed was chosen with their help. ± is the standard deviation over seeds.
+
+Seconds are those of the whole run, baseline and GAN, on the machine named beside them. To repeat a run, use its
+command; `--out FOLDER` keeps what comes out. On another machine the last digits of a result differ, because sums are
+added up in another order, and a training magnifies that.
+
+"""
+
+
+def page() -> str:
+    """Return the text of the page."""
+    return INTRODUCTION + _weights() + "".join(_study(name) for name in studies.STUDIES)
+
+
+def values() -> dict[str, dict[str, float]]:
+    """Return all recorded numbers: name of the weights or of the study -> key -> value.
+
+    Keys of weights are metrics. Keys of a study are SETTING/METRIC/STATISTIC, for example
+    labels=50/gain_points/mean; the setting of runs that change nothing is "default".
+    """
+    found: dict[str, dict[str, float]] = {name: pretrained.read_record(name)["metrics"] for name in pretrained.names()}
+    for name in studies.STUDIES:
+        found[name] = {}
+        for setting, runs in _by_setting(studies.read(name)).items():
+            rows = {key: [run["metrics"][key] for run in runs] for key in runs[0]["metrics"]}
+            rows["seconds"] = [run["seconds"] for run in runs]
+            for key, numbers in rows.items():
+                statistics = {"mean": mean(numbers), "min": min(numbers), "max": max(numbers), "runs": len(numbers)}
+                statistics["std"] = stdev(numbers) if len(numbers) > 1 else 0.0
+                found[name] |= {f"{setting}/{key}/{label}": value for label, value in statistics.items()}
+    return found
+
+
+def _by_setting(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    groups = defaultdict(list)
+    for run in runs:
+        groups[studies.setting(run["command"]) or "default"].append(run)
+    return groups
+
+
+def _table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    threads = environment["threads"]
+    return f"{environment['device']}, {threads} thread{'s' * (threads > 1)}, {environment['precision']}"
+
+
+def _weights() -> str:
+    rows = []
+    for name in pretrained.names():
+        record = pretrained.read_record(name)
+        metrics = "<br>".join(f"{key}: {value:.4f}" for key, value in record["metrics"].items())
+        rows.append([f"`{name}`", metrics, f"{record['seconds']:,.0f}", _machine(record["environment"])])
+    command = "```sh\npython -m course_lib evaluate --pretrained NAME\n```\n\n"
+    head = ["name", "recorded", "seconds", "trained on"]
+    return (
+        "## Shipped weights\n\n"
+        "Weights that come with the package. The command measures them again and fails where they miss their record;\n"
+        "the runs that trained them are in the tables further down.\n\n" + command + _table(head, rows)
+    )
+
+
+def _spread(numbers: list[float], form: str) -> str:
+    centre = format(mean(numbers), form)
+    return f"{centre} ± {format(stdev(numbers), form)}" if len(numbers) > 1 else centre
+
+
+def _study(name: str) -> str:
+    runs = studies.read(name)
+    summary, every = [], []
+    for setting, group in _by_setting(runs).items():
+        columns = {key: [run["metrics"][key] for run in group] for key in group[0]["metrics"]}
+        percent = {key: [100 * value for value in column] for key, column in columns.items()}
+        gains = columns["gain_points"]
+        summary.append(
+            [
+                setting.replace(",", ", ").replace("_", " "),
+                str(len(group)),
+                _spread(percent["baseline_test_accuracy"], ".2f"),
+                _spread(percent["test_accuracy"], ".2f"),
+                _spread(gains, ".2f") + (f" ({min(gains):.2f})" if len(gains) > 1 else ""),
+                f"{mean(run['seconds'] for run in group):,.0f}",
+                " / ".join(sorted({_machine(run["environment"]) for run in group})),
+            ]
+        )
+        for run in group:
+            metrics = run["metrics"]
+            numbers = [f"{100 * metrics[key]:.2f}" for key in ("baseline_test_accuracy", "test_accuracy")]
+            every.append([f"`{run['command']}`", *numbers, f"{metrics['gain_points']:.2f}", f"{run['seconds']:,.0f}"])
+    head = ["setting", "runs", "baseline, %", "semi-supervised GAN, %", "gain, points (smallest)", "seconds", "machine"]
+    return (
+        f"## Study `{name}`\n\n{studies.STUDIES[name].question}\n\n"
+        f"```sh\npython -m course_lib study {name} --out runs/{name}\n```\n\n"
+        + _table(head, summary)
+        + "<details><summary>Every run with its command</summary>\n\n"
+        + _table(["command", "baseline, %", "semi-supervised GAN, %", "gain, points", "seconds"], every)
+        + "</details>\n\n"
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page().rstrip() + "\n")
+    print(f"wrote {PAGE.name}")
