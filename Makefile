@@ -61,6 +61,7 @@ records: $(STAMP) ## make every run that the book shows records of, or go on wit
 	$(BIN)/python -m course_lib study label_budget --out runs/label_budget --jobs 2
 	$(BIN)/python -m course_lib study mnist --out runs/mnist
 	cp runs/label_budget/label_budget.json runs/mnist/mnist.json course_lib/recorded/
+	$(BIN)/python tools/ship.py runs/mnist
 	$(MAKE) results
 
 results: $(STAMP) ## write the page of results from the records

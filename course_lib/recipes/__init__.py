@@ -77,7 +77,7 @@ RECIPES = {
             learning_rate=4e-3,
             noise_std=0.15,
             dropout=0.1,
-            augmentation=RandomAffine(shift_px=2.0),
+            augmentation=RandomAffine(shift_px=2.0, whole_pixels=True),
             augment_unlabelled=True,
             average=0.998,
             checkpoint_steps=1000,
