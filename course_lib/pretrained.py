@@ -62,7 +62,10 @@ def load(name: str) -> Pretrained:
         InputError: there is no such name, or a file is missing, damaged or not the one of the record.
     """
     record = read_record(name)
-    networks = recipes.find(record["identity"]["recipe"]).build(record["identity"], record["images"])
+    try:
+        networks = recipes.find(record["identity"]["recipe"]).build(record["identity"], record["images"])
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{WEIGHTS / name / records.FILE_NAME} does not describe its networks ({error})") from error
     for network, expected in record["sha256"].items():
         path = WEIGHTS / name / f"{network}.safetensors"
         if not path.is_file():

@@ -96,6 +96,12 @@ def test_a_damaged_record_is_named(folder, text):
         pretrained.load("small")
 
 
+def test_a_record_that_does_not_describe_its_networks_is_named(folder):
+    change_record(folder, "small", images={"channels": 1})
+    with pytest.raises(InputError, match="record.json does not describe its networks"):
+        pretrained.load("small")
+
+
 def test_other_pictures_than_the_records_are_refused(folder, monkeypatch):
     digits = images.digits()
     digits.test_images[0, 0, 0, 0] ^= 1
