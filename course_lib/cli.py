@@ -67,7 +67,9 @@ def _parser() -> argparse.ArgumentParser:
         "--validation", type=_whole, help="measure on so many training pictures set aside, not on the test pictures"
     )
     train.add_argument("--ablation", help="take something away from the GAN, to see what it was good for")
-    train.add_argument("--no-augmentation", action="store_true", help="leave the pictures as they are")
+    changed = train.add_mutually_exclusive_group()
+    changed.add_argument("--no-augmentation", action="store_true", help="leave the pictures as they are")
+    changed.add_argument("--shift-px", type=_whole, help="shift them at random by up to so many pixels")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
 
     evaluate = commands.add_parser(
@@ -121,6 +123,7 @@ def _train(options: argparse.Namespace, arguments: list[str], started: float) ->
         validation=options.validation,
         ablation=options.ablation,
         augmentation=not options.no_augmentation,
+        shift_px=options.shift_px,
     )
     line = {key: record["identity"][key] for key in ("recipe", "scale", "seed")}
     line["seconds"] = round(time.perf_counter() - started, 2)

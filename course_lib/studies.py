@@ -50,6 +50,7 @@ STUDIES = {
         runs=(
             *(f"train ssgan --scale full --seed {seed}" for seed in range(3)),
             "train ssgan --scale full --no-augmentation --seed 0",
+            "train ssgan --scale full --shift-px 2 --seed 0",
             "train ssgan --scale full --labels 100 --seed 0",
         ),
     ),

@@ -30,6 +30,11 @@ def test_without_augmentation_no_picture_is_changed():
     assert bare.augmentation is None
 
 
+def test_a_shift_can_be_changed_and_the_rest_of_the_augmentation_stays():
+    plain, changed = (recipes.settings("ssgan", scale="quick", shift_px=shift).augmentation for shift in (None, 2))
+    assert changed == dataclasses.replace(plain, shift_px=2.0) != plain
+
+
 def test_an_unknown_recipe_is_named_with_those_there_are():
     with pytest.raises(InputError, match="'sgan' is unknown: use ssgan"):
         recipes.run("sgan", scale="quick", seed=0)

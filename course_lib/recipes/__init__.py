@@ -143,17 +143,22 @@ def find(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def settings(name: str, *, scale: str = "auto", augmentation: bool = True, **changes: Any) -> SemiSupervised:
+def settings(
+    name: str, *, scale: str = "auto", augmentation: bool = True, shift_px: float | None = None, **changes: Any
+) -> SemiSupervised:
     """Return the settings of a recipe at a scale ("auto": full where a GPU is present), with some of them changed.
 
     Args:
         augmentation: false leaves the pictures as they are.
+        shift_px: limit of the random shifts instead of the recipe's; the rest of the augmentation stays.
         changes: fields of the settings and their new values; None changes nothing.
     """
     chosen = getattr(find(name), runtime.resolve_scale(scale))
     changes = {key: value for key, value in changes.items() if value is not None}
     if not augmentation:
         changes["augmentation"] = None
+    elif shift_px is not None:
+        changes["augmentation"] = replace(chosen.augmentation, shift_px=float(shift_px))
     return replace(chosen, **changes)
 
 
