@@ -106,11 +106,14 @@ def evaluate(name: str) -> dict[str, float]:
     return recipes.find(identity["recipe"]).measure(pretrained.networks, data)
 
 
-def ship(run: Path, name: str, *, networks: Sequence[str], metrics: Sequence[str], tolerance: float) -> None:
+def ship(
+    run: Path, name: str, *, command: str, networks: Sequence[str], metrics: Sequence[str], tolerance: float
+) -> None:
     """Copy networks of a finished run, and its record with some of its metrics, to where `load` finds them.
 
     Args:
         run: output folder of the run.
+        command: what the run was started with.
         tolerance: how far a metric measured elsewhere may lie from the record.
 
     Raises:
@@ -127,4 +130,4 @@ def ship(run: Path, name: str, *, networks: Sequence[str], metrics: Sequence[str
     for network, content in contents.items():
         (target / f"{network}.safetensors").write_bytes(content)
     hashes = {network: hashlib.sha256(content).hexdigest() for network, content in contents.items()}
-    records.write(record | {"metrics": kept, "sha256": hashes, "tolerance": tolerance}, target)
+    records.write(record | {"command": command, "metrics": kept, "sha256": hashes, "tolerance": tolerance}, target)

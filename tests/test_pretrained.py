@@ -20,9 +20,10 @@ def run(tmp_path_factory):
 @pytest.fixture
 def folder(run, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path)
+    shipped = {"command": "python -m course_lib train", "tolerance": 0.001}
     networks = ["discriminator", "generator"]
-    pretrained.ship(run[0], "small", networks=networks, metrics=["test_accuracy"], tolerance=0.001)
-    pretrained.ship(run[0], "rival", networks=["baseline"], metrics=["baseline_test_accuracy"], tolerance=0.001)
+    pretrained.ship(run[0], "small", networks=networks, metrics=["test_accuracy"], **shipped)
+    pretrained.ship(run[0], "rival", networks=["baseline"], metrics=["baseline_test_accuracy"], **shipped)
     return tmp_path
 
 
@@ -113,7 +114,7 @@ def test_other_pictures_than_the_records_are_refused(folder, monkeypatch):
 def test_an_unfinished_run_cannot_be_shipped(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
     with pytest.raises(InputError, match="cannot be shipped"):
-        pretrained.ship(tmp_path, "x", networks=["generator"], metrics=[], tolerance=0.1)
+        pretrained.ship(tmp_path, "x", command="", networks=["generator"], metrics=[], tolerance=0.1)
     assert not (tmp_path / "weights").exists()
 
 
@@ -142,3 +143,21 @@ def test_the_command_fails_where_the_record_is_missed(folder, capsys):
 def test_the_command_names_what_it_cannot_use(folder, arguments, capsys):
     assert main(["evaluate", *arguments]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+# ── What comes with the package ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_weights_of_the_package_load_and_draw():
+    assert pretrained.names() == ["baseline_mnist_1000", "ssgan_mnist_1000"]
+    networks = {name: pretrained.load(name).networks for name in pretrained.names()}
+    drawn = networks["ssgan_mnist_1000"]["generator"](torch.randn(3, 100))
+    assert drawn.shape == (3, 1, 28, 28) and drawn.abs().max() <= 1
+    assert networks["baseline_mnist_1000"]["baseline"](drawn).logits.shape == (3, 10)
+
+
+@pytest.mark.skipif(not (images.data_root() / "MNIST" / "raw").is_dir(), reason="MNIST is not on this machine")
+@pytest.mark.parametrize("name", pretrained.names())
+def test_the_weights_of_the_package_repeat_their_records(name):
+    record = pretrained.read_record(name)
+    assert pretrained.evaluate(name) == pytest.approx(record["metrics"], abs=record["tolerance"])

@@ -13,12 +13,14 @@ INTRODUCTION = """\
 # Recorded results
 
 Every number on this page was written down by the run that made it, and the page itself is generated from these
-records; a test says so when the two differ. Accuracies are of the **last** epoch, on the test pictures, which decided
-nothing: no setting, no epoch, no seed was chosen with their help. ± is the standard deviation over seeds.
+records; a test says so when the two differ. Accuracies are of the **last** epoch, on the test pictures; no epoch and no
+seed was chosen with their help. ± is the standard deviation over seeds.
+[How much is a label worth?](../06_ssgan/label_budget.ipynb) explains what the runs show, and how their settings were
+chosen.
 
-Seconds are those of the whole run, baseline and GAN, on the machine named beside them. To repeat a run, use its
-command; `--out FOLDER` keeps what comes out. On another machine the last digits of a result differ, because sums are
-added up in another order, and a training magnifies that.
+Seconds are those of the whole run, baseline and GAN. Most runs shared two processor cores with other work, so take them
+for an upper bound. To repeat a run, use its command; `--out FOLDER` keeps what comes out. On another machine the last
+digits of a result differ, because sums are added up in another order, and a training magnifies that.
 
 """
 
@@ -69,13 +71,14 @@ def _weights() -> str:
     for name in pretrained.names():
         record = pretrained.read_record(name)
         metrics = "<br>".join(f"{key}: {value:.4f}" for key, value in record["metrics"].items())
-        rows.append([f"`{name}`", metrics, f"{record['seconds']:,.0f}", _machine(record["environment"])])
+        seconds, machine = f"{record['seconds']:,.0f}", _machine(record["environment"])
+        rows.append([f"`{name}`", metrics, seconds, machine, f"`{record['command']}`"])
     command = "```sh\npython -m course_lib evaluate --pretrained NAME\n```\n\n"
-    head = ["name", "recorded", "seconds", "trained on"]
+    head = ["name", "recorded", "seconds", "trained on", "trained by"]
     return (
         "## Shipped weights\n\n"
-        "Weights that come with the package. The command measures them again and fails where they miss their record;\n"
-        "the runs that trained them are in the tables further down.\n\n" + command + _table(head, rows)
+        "Weights that come with the package. This command measures them again, and fails where they miss their\n"
+        "record:\n\n" + command + _table(head, rows)
     )
 
 

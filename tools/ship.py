@@ -12,9 +12,11 @@ TOLERANCE = 0.0005
 def ship_all(runs: Path) -> None:
     """Ship what the book shows; `runs` is the output folder of the study `mnist`."""
     run = runs / "train_ssgan_scale_full_seed_0"
+    command = "python -m course_lib train ssgan --scale full --seed 0"
     pretrained.ship(
         run,
         "ssgan_mnist_1000",
+        command=command,
         networks=["discriminator", "generator"],
         metrics=["test_accuracy"],
         tolerance=TOLERANCE,
@@ -22,6 +24,7 @@ def ship_all(runs: Path) -> None:
     pretrained.ship(
         run,
         "baseline_mnist_1000",
+        command=command,
         networks=["baseline"],
         metrics=["baseline_test_accuracy"],
         tolerance=TOLERANCE,
