@@ -156,7 +156,10 @@ def test_the_weights_of_the_package_load_and_draw():
     assert networks["baseline_mnist_1000"]["baseline"](drawn).logits.shape == (3, 10)
 
 
-@pytest.mark.skipif(not (images.data_root() / "MNIST" / "raw").is_dir(), reason="MNIST is not on this machine")
+@pytest.mark.skipif(
+    not (images.data_root() / "MNIST" / "raw" / "t10k-images-idx3-ubyte").is_file(),
+    reason="MNIST is not on this machine",
+)
 @pytest.mark.parametrize("name", pretrained.names())
 def test_the_weights_of_the_package_repeat_their_records(name):
     record = pretrained.read_record(name)

@@ -96,7 +96,7 @@ def _study(name: str) -> str:
         gains = columns["gain_points"]
         summary.append(
             [
-                setting.replace(",", ", ").replace("_", " "),
+                setting.replace(",", ", ").replace("_", " ").replace("default", "as the recipe has it"),
                 str(len(group)),
                 _spread(percent["baseline_test_accuracy"], ".2f"),
                 _spread(percent["test_accuracy"], ".2f"),
