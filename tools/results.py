@@ -67,18 +67,17 @@ def _machine(environment: dict[str, Any]) -> str:
 
 
 def _weights() -> str:
-    rows = []
+    lines = []
     for name in pretrained.names():
         record = pretrained.read_record(name)
-        metrics = "<br>".join(f"{key}: {value:.4f}" for key, value in record["metrics"].items())
-        seconds, machine = f"{record['seconds']:,.0f}", _machine(record["environment"])
-        rows.append([f"`{name}`", metrics, seconds, machine, f"`{record['command']}`"])
+        metrics = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in record["metrics"].items())
+        where = f"{record['seconds']:,.0f} seconds on {_machine(record['environment'])}"
+        lines.append(f"- `{name}`: {metrics}; {where}; trained by `{record['command']}`\n")
     command = "```sh\npython -m course_lib evaluate --pretrained NAME\n```\n\n"
-    head = ["name", "recorded", "seconds", "trained on", "trained by"]
     return (
         "## Shipped weights\n\n"
         "Weights that come with the package. This command measures them again, and fails where they miss their\n"
-        "record:\n\n" + command + _table(head, rows)
+        "record:\n\n" + command + "".join(lines) + "\n"
     )
 
 
@@ -102,17 +101,17 @@ def _study(name: str) -> str:
                 _spread(percent["test_accuracy"], ".2f"),
                 _spread(gains, ".2f") + (f" ({min(gains):.2f})" if len(gains) > 1 else ""),
                 f"{mean(run['seconds'] for run in group):,.0f}",
-                " / ".join(sorted({_machine(run["environment"]) for run in group})),
             ]
         )
         for run in group:
             metrics = run["metrics"]
             numbers = [f"{100 * metrics[key]:.2f}" for key in ("baseline_test_accuracy", "test_accuracy")]
             every.append([f"`{run['command']}`", *numbers, f"{metrics['gain_points']:.2f}", f"{run['seconds']:,.0f}"])
-    head = ["setting", "runs", "baseline, %", "semi-supervised GAN, %", "gain, points (smallest)", "seconds", "machine"]
+    head = ["setting", "runs", "baseline, %", "semi-supervised GAN, %", "gain, points (smallest)", "seconds"]
+    machines = " / ".join(sorted({_machine(run["environment"]) for run in runs}))
     return (
         f"## Study `{name}`\n\n{studies.STUDIES[name].question}\n\n"
-        f"```sh\npython -m course_lib study {name} --out runs/{name}\n```\n\n"
+        f"```sh\npython -m course_lib study {name} --out runs/{name}\n```\n\nRun on {machines}.\n\n"
         + _table(head, summary)
         + "<details><summary>Every run with its command</summary>\n\n"
         + _table(["command", "baseline, %", "semi-supervised GAN, %", "gain, points", "seconds"], every)
