@@ -48,7 +48,7 @@ STUDIES = {
     "mnist": Study(
         question="What does the semi-supervised GAN reach on MNIST?",
         runs=(
-            *(f"train ssgan --scale full --seed {seed}" for seed in range(3)),
+            *(f"train ssgan --scale full --seed {seed}" for seed in range(5)),
             "train ssgan --scale full --no-augmentation --seed 0",
             "train ssgan --scale full --shift-px 2 --seed 0",
             "train ssgan --scale full --labels 100 --seed 0",

@@ -18,9 +18,10 @@ seed was chosen with their help. ± is the standard deviation over seeds.
 [How much is a label worth?](../06_ssgan/label_budget.ipynb) explains what the runs show, and how their settings were
 chosen.
 
-Seconds are those of the whole run, baseline and GAN. Most runs shared two processor cores with other work, so take them
-for an upper bound. To repeat a run, use its command; `--out FOLDER` keeps what comes out. On another machine the last
-digits of a result differ, because sums are added up in another order, and a training magnifies that.
+Seconds are those of the whole run, baseline and GAN, on two processor cores. Runs on one thread had another run beside
+them; that of MNIST without augmentation had several, so its seconds are an upper bound. To repeat a run, use its
+command; `--out FOLDER` keeps what comes out. On another machine the last digits of a result differ, because sums are
+added up in another order, and a training magnifies that.
 
 """
 
@@ -106,7 +107,8 @@ def _study(name: str) -> str:
         for run in group:
             metrics = run["metrics"]
             numbers = [f"{100 * metrics[key]:.2f}" for key in ("baseline_test_accuracy", "test_accuracy")]
-            every.append([f"`{run['command']}`", *numbers, f"{metrics['gain_points']:.2f}", f"{run['seconds']:,.0f}"])
+            cost = [f"{run['seconds']:,.0f}", str(run["environment"]["threads"])]
+            every.append([f"`{run['command']}`", *numbers, f"{metrics['gain_points']:.2f}", *cost])
     head = ["setting", "runs", "baseline, %", "semi-supervised GAN, %", "gain, points (smallest)", "seconds"]
     machines = " / ".join(sorted({_machine(run["environment"]) for run in runs}))
     return (
@@ -114,7 +116,7 @@ def _study(name: str) -> str:
         f"```sh\npython -m course_lib study {name} --out runs/{name}\n```\n\nRun on {machines}.\n\n"
         + _table(head, summary)
         + "<details><summary>Every run with its command</summary>\n\n"
-        + _table(["command", "baseline, %", "semi-supervised GAN, %", "gain, points", "seconds"], every)
+        + _table(["command", "baseline, %", "semi-supervised GAN, %", "gain, points", "seconds", "threads"], every)
         + "</details>\n\n"
     )
 
