@@ -89,15 +89,15 @@ def run(name: str, out: Path, *, jobs: int = 1) -> Path:
     quiet = os.environ | {"TQDM_DISABLE": "1"}
 
     def make(arguments: str) -> dict[str, Any]:
-        folder = out / arguments.replace("--", "").replace(" ", "_")
-        command = [sys.executable, "-m", "course_lib", *shlex.split(arguments), "--out", str(folder), "--resume"]
-        done = subprocess.run(command, env=quiet, capture_output=True, text=True, check=False)
+        place = folder(out, arguments)
+        started = [sys.executable, "-m", "course_lib", *shlex.split(arguments), "--out", str(place), "--resume"]
+        done = subprocess.run(started, env=quiet, capture_output=True, text=True, check=False)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
             raise InputError(f"`{arguments}` ended with exit code {done.returncode}: {last}")
-        record = records.read(folder / records.FILE_NAME)
+        record = records.read(place / records.FILE_NAME)
         kept = {key: record[key] for key in ("metrics", "seconds", "environment")}
-        return {"command": f"python -m course_lib {arguments}", **kept}
+        return {"command": command(arguments), **kept}
 
     pool = ThreadPoolExecutor(jobs)
     try:
@@ -108,6 +108,16 @@ def run(name: str, out: Path, *, jobs: int = 1) -> Path:
     path = out / f"{name}.json"
     path.write_text(json.dumps(found, indent=1) + "\n")
     return path
+
+
+def folder(out: Path, arguments: str) -> Path:
+    """Return where a study in `out` keeps the run with these arguments."""
+    return out / arguments.replace("--", "").replace(" ", "_")
+
+
+def command(arguments: str) -> str:
+    """Return what one types for a run with these arguments."""
+    return f"python -m course_lib {arguments}"
 
 
 def setting(command: str) -> str:

@@ -18,10 +18,9 @@ seed was chosen with their help. ± is the standard deviation over seeds.
 [How much is a label worth?](../06_ssgan/label_budget.ipynb) explains what the runs show, and how their settings were
 chosen.
 
-Seconds are those of the whole run, baseline and GAN, on two processor cores. Runs on one thread had another run beside
-them; that of MNIST without augmentation had several, so its seconds are an upper bound. To repeat a run, use its
-command; `--out FOLDER` keeps what comes out. On another machine the last digits of a result differ, because sums are
-added up in another order, and a training magnifies that.
+Seconds are those of the whole run, baseline and GAN. Other work on the same machine makes them longer, so take them for
+an upper bound. To repeat a run, use its command; `--out FOLDER` keeps what comes out. On another machine the last
+digits of a result differ, because sums are added up in another order, and a training magnifies that.
 
 """
 

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from course_lib import pretrained
+from course_lib import pretrained, studies
 
 # One of 10,000 test images is 0.0001. Another processor adds up in another order and may judge a few differently.
 TOLERANCE = 0.0005
@@ -11,8 +11,8 @@ TOLERANCE = 0.0005
 
 def ship_all(runs: Path) -> None:
     """Ship what the book shows; `runs` is the output folder of the study `mnist`."""
-    run = runs / "train_ssgan_scale_full_seed_0"
-    command = "python -m course_lib train ssgan --scale full --seed 0"
+    arguments = "train ssgan --scale full --seed 0"
+    run, command = studies.folder(runs, arguments), studies.command(arguments)
     pretrained.ship(
         run,
         "ssgan_mnist_1000",
