@@ -7,8 +7,8 @@ VENV  := .venv
 BIN   := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-# How notebooks are run and compared: the small data, no progress bars, one thread (so that sums add up in one order).
-QUICK := COURSE_SCALE=quick TQDM_DISABLE=1 OMP_NUM_THREADS=1
+# How notebooks are run and compared: the small data, no progress bars. Each of them sets its number of threads itself.
+QUICK := COURSE_SCALE=quick TQDM_DISABLE=1
 
 # The notebook asked for, as a path from here, whichever way it was written.
 notebook = $(patsubst $(CURDIR)/%,%,$(abspath $(NOTEBOOK)))

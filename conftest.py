@@ -7,6 +7,7 @@ os.environ["TQDM_DISABLE"] = "1"
 os.environ.setdefault("COURSE_SCALE", "quick")
 
 import matplotlib
+import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
 
@@ -15,3 +16,15 @@ matplotlib.use("Agg")  # here only: a kernel still draws into its notebook
 # From now on every tensor that course_lib takes or returns is checked against the shape that its signature declares.
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int may stand where a float is declared
 install_import_hook("course_lib", "conftest.checked")
+
+
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start every unit test with the threads of the quick scale, whatever the one before it has set.
+
+    Notebooks are no unit tests: each sets its threads itself, as it does for a reader.
+    """
+    from course_lib import runtime
+
+    monkeypatch.delenv("COURSE_THREADS", raising=False)
+    runtime.use_threads("quick")

@@ -1,18 +1,21 @@
 """Seeds, device and precision: the only file that knows what the code runs on."""
 
 import os
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from threadpoolctl import threadpool_limits
 
 from course_lib.errors import InputError
 
 Scale = Literal["quick", "full"]
 SCALES = ("quick", "full")
 ALL_THREADS = torch.get_num_threads()
+T = TypeVar("T")
 
 
 def resolve_scale(scale: str = "auto") -> Scale:
@@ -35,6 +38,35 @@ def resolve_scale(scale: str = "auto") -> Scale:
     return scale
 
 
+def by_scale(scale: Scale) -> Callable[..., T]:
+    """Return a function that picks, of a value for each scale, the one for this scale: pick(quick=5, full=2)."""
+
+    def pick(*, quick: T, full: T) -> T:
+        return {"quick": quick, "full": full}[scale]
+
+    return pick
+
+
+def use_threads(scale: Scale) -> None:
+    """Let torch, NumPy and scikit-learn compute on one thread at the quick scale, and on all of them at full scale.
+
+    One thread, so that a notebook computes the same sums on machines with any number of cores; for networks as small
+    as those of the quick scale a second one brings little, and beside another busy program it costs more than half
+    the speed. The environment variable `COURSE_THREADS` (a number from 1 on) decides instead.
+
+    Call it after the imports: it reaches the libraries that are loaded by then.
+
+    Raises:
+        InputError: `COURSE_THREADS` is not such a number.
+    """
+    asked = os.environ.get("COURSE_THREADS", "")
+    if asked and not (asked.isascii() and asked.isdecimal() and 1 <= int(asked) <= 1024):
+        raise InputError(f"COURSE_THREADS={asked!r} is not a number of threads: use a whole number from 1 to 1024")
+    threads = int(asked) if asked else by_scale(scale)(quick=1, full=ALL_THREADS)
+    torch.set_num_threads(threads)
+    threadpool_limits(threads)
+
+
 def bfloat16_is_native() -> bool:
     """Whether bfloat16 runs in hardware here: elsewhere it is emulated, and slower than float32."""
     if torch.cuda.is_available():
@@ -48,14 +80,13 @@ def bfloat16_is_native() -> bool:
 def start(seed: int, *, scale: Scale) -> Accelerator:
     """Seed every random generator and return the Accelerate object that places, prepares and saves a run.
 
-    At the quick scale arithmetic is float32 on one thread, so that the outputs stored in the notebooks hold on
-    machines with any number of cores; for networks this small a second thread brings little, and beside another busy
-    program it costs more than half the speed. At full scale all threads are used and arithmetic is bfloat16 where the
-    hardware has it; never float16, whose gradient scaler cannot serve two players that are updated in turn.
+    Threads are those of `use_threads`. At the quick scale arithmetic is float32, so that the outputs stored in the
+    notebooks hold everywhere. At full scale it is bfloat16 where the hardware has it; never float16, whose gradient
+    scaler cannot serve two players that are updated in turn.
 
     Each process of a distributed run gets its own seed: with a common one all of them would draw the same noise.
     """
-    torch.set_num_threads(1 if scale == "quick" else ALL_THREADS)
+    use_threads(scale)
     precision = "bf16" if scale == "full" and bfloat16_is_native() else "no"
     # Accelerate keeps the precision in a process-wide singleton and refuses a second one; a notebook may want both.
     AcceleratorState._reset_state()

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
 from course_lib import runtime
 from course_lib.errors import InputError
@@ -44,6 +45,30 @@ def test_quick_is_float32_and_full_bfloat16_where_the_hardware_has_it(monkeypatc
 
 
 def test_quick_uses_one_thread_and_full_all_of_them(monkeypatch):
+    monkeypatch.delenv("COURSE_THREADS", raising=False)
     monkeypatch.setattr(runtime, "ALL_THREADS", 2)
     assert runtime.describe(runtime.start(0, scale="full"))["threads"] == 2
     assert runtime.describe(runtime.start(0, scale="quick"))["threads"] == 1
+
+
+@pytest.mark.parametrize("scale", runtime.SCALES)
+def test_the_environment_decides_the_threads_of_every_library(monkeypatch, scale):
+    monkeypatch.setattr(runtime, "ALL_THREADS", 1)
+    for threads in (2, 1):
+        monkeypatch.setenv("COURSE_THREADS", str(threads))
+        runtime.use_threads(scale)
+        pools = {pool["internal_api"]: pool["num_threads"] for pool in threadpool_info()}
+        assert torch.get_num_threads() == threads
+        assert {"openblas", "openmp"} <= pools.keys() and set(pools.values()) == {threads}, pools
+
+
+@pytest.mark.parametrize("threads", ["0", "-1", "two", "1.5", "²", "999999"])
+def test_a_number_of_threads_that_cannot_be_is_named(monkeypatch, threads):
+    monkeypatch.setenv("COURSE_THREADS", threads)
+    with pytest.raises(InputError, match=f"COURSE_THREADS='{threads}'.*from 1 to 1024"):
+        runtime.use_threads("quick")
+
+
+def test_a_value_is_picked_by_scale():
+    assert runtime.by_scale("quick")(quick=5, full=2) == 5
+    assert runtime.by_scale("full")(quick=(0, 1), full=(2, 3)) == (2, 3)
