@@ -15,7 +15,7 @@ notebook = $(patsubst $(CURDIR)/%,%,$(abspath $(NOTEBOOK)))
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book test serve execute check claims-full records results repo clean need-notebook
+.PHONY: help setup book test serve execute check elsewhere claims-full records results repo clean need-notebook
 
 help: ## list the targets (this is what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,7 @@ test: $(STAMP) ## lint, unit tests, every notebook's outputs, the built book
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(QUICK) $(BIN)/python -m pytest --nbval -n 2 --dist loadfile
+	@$(BIN)/python tools/elsewhere.py check
 	@echo "make test: all is well"
 
 serve: book ## build the book and serve it on this machine (PORT=8000)
@@ -52,6 +53,9 @@ check: $(STAMP) need-notebook ## run NOTEBOOK=… and compare with its stored ou
 	$(BIN)/python -m pytest tests/test_notebooks.py -k "$(notebook)"
 	$(QUICK) $(BIN)/python -m pytest --nbval $(notebook)
 	@echo "make check: $(notebook) shows what it computes"
+
+elsewhere: $(STAMP) ## which claims hold on other processors and with other seeds (hours; or NOTEBOOK=…; can be stopped)
+	$(BIN)/python tools/elsewhere.py all $(if $(NOTEBOOK),"$(notebook)")
 
 claims-full: $(STAMP) ## run every notebook at full scale: claims hold, outputs may differ (best on a GPU)
 	COURSE_SCALE=full TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=14400 book
