@@ -55,7 +55,7 @@ check: $(STAMP) need-notebook ## run NOTEBOOK=… and compare with its stored ou
 	@echo "make check: $(notebook) shows what it computes"
 
 elsewhere: $(STAMP) ## which claims hold on other processors and with other seeds (hours; or NOTEBOOK=…; can be stopped)
-	$(BIN)/python tools/elsewhere.py all $(if $(NOTEBOOK),"$(notebook)")
+	$(BIN)/python tools/elsewhere.py all $${NOTEBOOK:+"$$NOTEBOOK"}
 
 claims-full: $(STAMP) ## run every notebook at full scale: claims hold, outputs may differ (best on a GPU)
 	COURSE_SCALE=full TQDM_DISABLE=1 $(BIN)/python -m pytest --nbval-lax --nbval-cell-timeout=14400 book

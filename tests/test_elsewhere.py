@@ -10,6 +10,7 @@ import pytest
 
 import elsewhere
 import elsewhere_kernel
+import elsewhere_page
 import elsewhere_source
 import elsewhere_table
 import notebooks
@@ -310,3 +311,17 @@ def test_check_warns_and_fails_only_where_it_is_strict(monkeypatch, capsys):
 def test_what_is_kept_is_json_without_infinities():
     for file in elsewhere_table.KEPT.glob("*.json"):
         json.loads(file.read_text(encoding="utf-8"), parse_constant=pytest.fail)
+
+
+def test_the_page_is_the_one_that_the_kept_measurements_give():
+    assert elsewhere_page.PAGE.read_text() == elsewhere_page.page().rstrip() + "\n", "run `make elsewhere`"
+
+
+def test_what_is_kept_gives_the_same_rows_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(elsewhere_table, "KEPT", tmp_path)
+    found = measured(fresh={"seeds+21000": {"accuracy": 0.91}})
+    elsewhere_table.keep([found])
+    (again,) = elsewhere_table.kept_rows(json.loads((tmp_path / "x.json").read_text()))
+    (row,) = elsewhere_table.rows(found)
+    assert (again.mean, again.std, again.distance, again.missed) == (row.mean, row.std, row.distance, row.missed)
+    assert (again.fresh, again.mutations, again.deviation) == (row.fresh, row.mutations, row.deviation)

@@ -33,6 +33,7 @@ from typing import Any
 import nbformat
 from tqdm import tqdm
 
+import elsewhere_page
 import elsewhere_source as source
 import elsewhere_table as table
 import notebooks
@@ -412,6 +413,7 @@ def main(arguments: list[str] | None = None) -> int:
         if chosen.what in ("all", "report"):
             print(table.summary(found))
             table.keep([each for each in found if each.is_complete()])
+            elsewhere_page.write()
     except source.SourceError as error:
         print(f"elsewhere: {error}", file=sys.stderr)
         return 2

@@ -67,8 +67,9 @@ class Row:
 
     @property
     def deviation(self) -> float:
-        """How far the processors lie from what the notebook has stored, at most."""
-        return max((abs(value - self.claim.measured) for value in self.processors.values()), default=math.nan)
+        """How far the processors lie from each other, at most."""
+        values = self.processors.values()
+        return max(values) - min(values) if values else math.nan
 
     @property
     def distance(self) -> float:
@@ -263,3 +264,22 @@ def read(path: Path) -> dict[str, Any]:
     """Return what is kept of a notebook; nothing, where it was never measured."""
     file = KEPT / f"{path.stem}.json"
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"claims": []}
+
+
+def kept_rows(record: dict[str, Any]) -> list[Row]:
+    """Return the rows of the table from what is kept of a notebook."""
+
+    def number(value: float | None) -> float:
+        return math.nan if value is None else value
+
+    return [
+        Row(
+            claim=source.Claim(entry["fact"], *entry["bounds"], measured=math.nan),
+            kind=entry["kind"],
+            seeds=[number(value) for value in entry["seeds"]],
+            fresh=[number(value) for value in entry["fresh_seeds"]],
+            processors={name: number(value) for name, value in entry["processors"].items()},
+            mutations=entry["mutations"],
+        )
+        for entry in record["claims"]
+    ]
