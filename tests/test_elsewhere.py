@@ -325,3 +325,22 @@ def test_what_is_kept_gives_the_same_rows_again(tmp_path, monkeypatch):
     (row,) = elsewhere_table.rows(found)
     assert (again.mean, again.std, again.distance, again.missed) == (row.mean, row.std, row.distance, row.missed)
     assert (again.fresh, again.mutations, again.deviation) == (row.fresh, row.mutations, row.deviation)
+
+
+KEPT = {
+    file.stem: elsewhere_table.kept_rows(json.loads(file.read_text())) for file in elsewhere_table.KEPT.glob("*.json")
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_is_kept_holds_with_distance_and_notices_its_mutations(name):
+    for row in KEPT[name]:
+        values = [*row.seeds, *row.processors.values()]
+        assert all(row.holds(value) for value in values), row.claim
+        assert row.kind != "seeds" or row.distance >= elsewhere_table.NEAREST, row.claim
+        assert row.mutations and not any(row.holds(value) for value in row.mutations.values()), row.claim
+
+
+def test_of_the_fresh_seeds_at_most_one_measurement_in_500_misses():
+    values = [(row, value) for rows in KEPT.values() for row in rows for value in row.fresh]
+    assert sum(not row.holds(value) for row, value in values) <= len(values) / 500

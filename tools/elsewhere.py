@@ -23,7 +23,7 @@ import sys
 import tempfile
 import tomllib
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
@@ -321,19 +321,20 @@ def run_all(paths: list[Path], kinds: list[str], only: list[str], jobs: int) -> 
     wanted = [(path, variant) for path in paths for variant in variants(path, kinds, only)]
     missing = [(path, variant) for path, variant in wanted if not result_file(path, variant).is_file()]
     problems = []
-    pool = ThreadPoolExecutor(jobs)
-    with stoppable(pool), tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="run") as bar:
-        pending = {pool.submit(run, path, variant): (path, variant) for path, variant in missing}
-        while pending:
-            done, _ = wait(pending, return_when=FIRST_COMPLETED)
-            for future in done:
-                path, variant = pending.pop(future)
-                bar.set_postfix_str(f"{path.stem}, {variant.name}")
-                bar.update()
-                try:
-                    future.result()
-                except (ElsewhereError, source.SourceError) as error:
-                    problems.append(str(error))
+    # Two runs of two threads that wait for each other are many times as slow: such runs come alone, after the others.
+    rounds = [(jobs, [x for x in missing if x[1].threads == 1]), (1, [x for x in missing if x[1].threads > 1])]
+    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), unit="run") as bar:
+        for workers, part in rounds:
+            pool = ThreadPoolExecutor(workers)
+            with stoppable(pool):
+                made = {pool.submit(run, path, variant): (path, variant) for path, variant in part}
+                for future in as_completed(made):
+                    bar.set_postfix_str(", ".join([made[future][0].stem, made[future][1].name]))
+                    bar.update()
+                    try:
+                        future.result()
+                    except (ElsewhereError, source.SourceError) as error:
+                        problems.append(str(error))
     for path, variant in wanted:
         file = result_file(path, variant)
         if not file.is_file():
