@@ -1,13 +1,29 @@
 import dataclasses
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.modules.module import register_module_forward_hook
+from torch.optim import Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from course_lib import recipes
+from course_lib import pretrained, recipes
 from course_lib.data import images
+from course_lib.data.augment import RandomAffine
+from course_lib.data.images import to_unit_range
 from course_lib.errors import InputError
+from course_lib.evaluation.accuracy import accuracy
+from course_lib.losses.adversarial import generator_loss
+from course_lib.losses.semi_supervised import feature_matching_loss, real_logit
+from course_lib.models.blocks import Dropout, GaussianNoise
+from course_lib.models.classifier import Classifier
+from course_lib.models.semi_supervised_gan import Generator
 from course_lib.recipes import semi_supervised
 from course_lib.recipes.run_folder import open_run_folder
 
@@ -81,33 +97,6 @@ def train_without(ablation, short, **changes):
     return semi_supervised.train_ssgan(settings, data, labelled, scale="quick", seed=0)
 
 
-def test_without_unlabelled_pictures_no_other_picture_is_looked_at(short):
-    settings, data, labelled = short
-    mixed_up = data.train_images.clone()
-    mixed_up[~labelled] = mixed_up[~labelled].flip(0)
-    # The first weights are scaled on training pictures, without a label and without the GAN: compare after those.
-    still = semi_supervised._classifier
-    try:
-        semi_supervised._classifier = lambda settings, _, accelerator: still(settings, data, accelerator)
-        losses = [
-            train_without(ablation, (settings, pictures, labelled)).history[0]["class_loss"]
-            for ablation in ("no_unlabelled", None)
-            for pictures in (data, dataclasses.replace(data, train_images=mixed_up))
-        ]
-    finally:
-        semi_supervised._classifier = still
-    assert losses[0] == losses[1] and losses[2] != losses[3]
-
-
-@pytest.mark.parametrize("ablation", ["real_fakes", "noise_fakes"])
-def test_a_generator_whose_place_is_taken_learns_nothing(short, ablation):
-    replaced, unmoved = train_without(ablation, short), train_without(ablation, short, learning_rate=0.0)
-    for one, other in zip(replaced.generator.parameters(), unmoved.generator.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert "generator_loss" not in replaced.history[0]
-    assert replaced.history != unmoved.history
-
-
 def test_real_fakes_cannot_be_told_from_real_pictures_and_noise_can(short):
     last = {name: train_without(name, short, epochs=3).history[-1] for name in ("real_fakes", "noise_fakes")}
     assert last["real_fakes"]["real_or_fake_loss"] > 0.69  # log 2: the two are alike
@@ -149,14 +138,10 @@ def test_a_run_leaves_record_weights_curve_and_checkpoints(finished):
 
 
 def test_stored_weights_give_the_recorded_accuracy(finished):
-    from course_lib.data.images import digits, to_unit_range
-    from course_lib.evaluation.accuracy import accuracy
-    from course_lib.models.classifier import Classifier
-
     out, record = finished
     network = Classifier(channels=1, side_px=8, classes=10, noise_std=0.0, dropout=0.0)
     network.load_state_dict(load_file(out / "discriminator.safetensors"))
-    data = digits()
+    data = images.digits()
     found = accuracy(network, to_unit_range(data.test_images), data.test_labels)
     assert found == record["metrics"]["test_accuracy"]
 
@@ -194,3 +179,402 @@ def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path):
 def test_resume_without_a_folder_says_what_is_missing():
     with pytest.raises(InputError, match="--out"):
         recipes.run("ssgan", scale="quick", seed=0, resume=True)
+
+
+# ── What a run does, watched through torch's own hooks ────────────────────────────────────────────────────────────
+
+
+class Pass(NamedTuple):
+    """A network that is being trained was given something and returned something."""
+
+    network: nn.Module
+    given: Tensor
+    returned: Any
+    training: bool
+
+
+class Update(NamedTuple):
+    """An optimizer made a step with this rate and these betas, which led to these weights."""
+
+    first_weight: nn.Parameter
+    rate: float
+    betas: tuple[float, float]
+    weights: list[Tensor]
+
+
+@contextmanager
+def watching() -> Iterator[tuple[list[Pass], list[Update]]]:
+    """Yield the passes and the updates that are made within; the lists grow while a run goes on."""
+    passes, updates = [], []
+
+    def note_pass(network: nn.Module, given: tuple[Any, ...], returned: Any) -> None:
+        # Without gradients a network is being set up or measured.
+        if torch.is_grad_enabled() and isinstance(network, Classifier | Generator):
+            passes.append(Pass(network, given[0].detach(), returned, network.training))
+
+    def note_update(optimizer: Optimizer, *_: Any) -> None:
+        (group,) = optimizer.param_groups
+        weights = [weight.detach().clone() for weight in group["params"]]
+        updates.append(Update(group["params"][0], group["lr"], group["betas"], weights))
+
+    hooks = [register_module_forward_hook(note_pass), register_optimizer_step_post_hook(note_update)]
+    try:
+        yield passes, updates
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def pictures(*batches: Tensor) -> set[bytes]:
+    """Return the different pictures (or other rows) of these batches, in a form that can be compared and counted."""
+    return {picture.contiguous().numpy().tobytes() for batch in batches for picture in batch}
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A finished run and what it was seen to do; the networks have the names of their files."""
+
+    settings: semi_supervised.SemiSupervised
+    data: images.ImageData
+    record: dict[str, Any]
+    kept: dict[str, nn.Module]
+    saved_steps: dict[str, list[int]]
+    passes: dict[str, list[Pass]]
+    updates: dict[str, list[Update]]
+
+    def batches(self) -> list[tuple[Tensor, ...]]:
+        """Return the labelled, unlabelled and generated pictures that the discriminator was shown in each step."""
+        sizes = [self.settings.labelled_batch, self.settings.unlabelled_batch, self.settings.unlabelled_batch]
+        return [one.given.split(sizes) for one in self.passes["discriminator"] if len(one.given) == sum(sizes)]
+
+    def labelled(self) -> set[bytes]:
+        return pictures(*(labelled for labelled, _, _ in self.batches()))
+
+    def unlabelled(self) -> set[bytes]:
+        return pictures(*(unlabelled for _, unlabelled, _ in self.batches()))
+
+    def layers(self, kind: type[nn.Module]) -> list[list[Any]]:
+        """Return the layers of a kind in the baseline, and those in the discriminator, as they were trained."""
+        networks = [self.passes[name][0].network for name in CLASSIFIERS]
+        return [[layer for layer in network.modules() if isinstance(layer, kind)] for network in networks]
+
+
+CLASSIFIERS = ("baseline", "discriminator")
+# Each unlike what the recipe has, at either scale. Augmentation and ablation have runs of their own.
+UNUSUAL = {
+    "data": "mirrored",
+    "labels": 20,
+    "epochs": 2,
+    "learning_rate": 3e-3,
+    "noise_std": 0.07,
+    "dropout": 0.3,
+    "average": 0.7,
+    "checkpoint_steps": 7,
+    "validation": 60,
+    "side_px": 12,
+    "labelled_batch": 15,
+    "unlabelled_batch": 45,
+    "beta1": 0.4,
+    "beta2": 0.95,
+    "hold": 0.6,
+}
+MIRRORED, STEPS_PER_EPOCH = 260, 5  # 60 of the 260 pictures are set aside, the others come 45 at a time
+
+
+def mirrored_digits() -> images.ImageData:
+    digits = images.digits()
+    pixels, labels = digits.train_images[:MIRRORED].flip(3), digits.train_labels[:MIRRORED]
+    return dataclasses.replace(digits, train_images=pixels, train_labels=labels)
+
+
+@pytest.fixture(scope="module")
+def unusual():
+    """A function that returns the settings above, with some of them changed."""
+    plain = dataclasses.replace(recipes.RECIPES["ssgan"].quick, augmentation=None, **UNUSUAL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(images.SOURCES, "mirrored", mirrored_digits)
+        yield lambda **changes: dataclasses.replace(plain, **changes)
+
+
+@pytest.fixture(scope="module")
+def observe(unusual, tmp_path_factory):
+    """A function that makes a whole run with such settings and watches it."""
+
+    def make(seed: int = 5, **changes: Any) -> Seen:
+        recipe, settings = recipes.RECIPES["ssgan"], unusual(**changes)
+        out = tmp_path_factory.mktemp("seen") / "out"
+        with pytest.MonkeyPatch.context() as patch, watching() as (passes, updates):
+            patch.setitem(recipes.RECIPES, "unusual", dataclasses.replace(recipe, quick=settings))
+            record = recipes.run("unusual", scale="quick", seed=seed, out=out)
+        networks = list(dict.fromkeys(one.network for one in passes))  # the baseline is trained first
+        classifiers = [network for network in networks if isinstance(network, Classifier)]
+        generators = [network for network in networks if isinstance(network, Generator)]
+        named = dict(zip(CLASSIFIERS, classifiers, strict=True)) | dict(zip(["generator"], generators, strict=False))
+        kept = recipe.build(record["identity"], record["images"])
+        for name, network in kept.items():
+            network.eval().load_state_dict(load_file(out / f"{name}.safetensors"))
+        return Seen(
+            settings=settings,
+            data=images.load("mirrored", side_px=12, validation=60),
+            record=record,
+            kept=kept,
+            saved_steps={
+                folder.name: sorted(int(path.name.removeprefix("step-")) for path in folder.iterdir())
+                for folder in (out / "checkpoints").iterdir()
+            },
+            passes={name: [one for one in passes if one.network is network] for name, network in named.items()},
+            updates={
+                name: [one for one in updates if one.first_weight is next(network.parameters())]
+                for name, network in named.items()
+            },
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def seen(observe):
+    return observe()
+
+
+def sources(seen: Seen) -> set[str]:
+    """Return the names of the data that hold all pictures that were shown."""
+    known = {name: images.load(name, side_px=seen.settings.side_px).train_images for name in ("digits", "mirrored")}
+    return {name for name, pixels in known.items() if seen.unlabelled() <= pictures(to_unit_range(pixels))}
+
+
+def hold_of(updates: list[Update]) -> float:
+    """Return for which part of the steps the rate was held, told from the last: there 1/n of n steps are left."""
+    return round(1 - updates[0].rate / updates[-1].rate / len(updates), 9)
+
+
+# How a run shows the value of a setting: all values that can be read back from it.
+SHOWN = {
+    "data": sources,
+    "labels": lambda seen: {len(seen.labelled()), len(pictures(*(one.given for one in seen.passes["baseline"])))},
+    "epochs": lambda seen: {len(updates) / STEPS_PER_EPOCH for updates in seen.updates.values()},
+    "learning_rate": lambda seen: {updates[0].rate for updates in seen.updates.values()},
+    "noise_std": lambda seen: {layer.std for layers in seen.layers(GaussianNoise) for layer in layers},
+    "dropout": lambda seen: {max(layer.probability for layer in layers) for layers in seen.layers(Dropout)},
+    "checkpoint_steps": lambda seen: {steps[0] for steps in seen.saved_steps.values()},
+    "validation": lambda seen: {MIRRORED - len(seen.unlabelled())},
+    "side_px": lambda seen: {one.given.shape[-1] for name in CLASSIFIERS for one in seen.passes[name]},
+    "labelled_batch": lambda seen: {len(one.given) for one in seen.passes["baseline"]},
+    "unlabelled_batch": lambda seen: {len(one.given) for one in seen.passes["generator"]},
+    "beta1": lambda seen: {update.betas[0] for updates in seen.updates.values() for update in updates},
+    "beta2": lambda seen: {update.betas[1] for updates in seen.updates.values() for update in updates},
+    "hold": lambda seen: {hold_of(updates) for updates in seen.updates.values()},
+}
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_every_setting_reaches_the_object_it_is_for(seen, name):
+    assert SHOWN[name](seen) == {getattr(seen.settings, name)}
+
+
+def test_both_players_and_the_baseline_were_watched_in_every_step(seen):
+    counts = {name: (len(seen.passes[name]), len(seen.updates[name])) for name in seen.passes}
+    steps = 2 * STEPS_PER_EPOCH
+    assert counts == {"baseline": (steps, steps), "discriminator": (2 * steps, steps), "generator": (steps, steps)}
+    assert all(one.training for passes in seen.passes.values() for one in passes)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_that_is_kept_averages_its_steps_with_the_decay_of_the_settings(seen, name):
+    decay, (first, *later) = seen.settings.average, [update.weights for update in seen.updates[name]]
+    average = first
+    for weights in later:
+        average = [decay * old + (1 - decay) * new for old, new in zip(average, weights, strict=True)]
+    for found, expected in zip(seen.kept[name].parameters(), average, strict=True):
+        torch.testing.assert_close(found.detach(), expected)
+
+
+def test_the_generator_that_is_kept_is_that_of_the_last_step(seen):
+    last = seen.updates["generator"][-1].weights
+    assert all(torch.equal(*pair) for pair in zip(seen.kept["generator"].parameters(), last, strict=True))
+
+
+def test_a_record_describes_the_networks_that_were_trained(seen):
+    assert {name: str(network) for name, network in seen.kept.items()} == {
+        name: str(passes[0].network) for name, passes in seen.passes.items()
+    }
+
+
+def test_the_metrics_are_those_of_the_networks_that_are_kept(seen):
+    pixels, labels = to_unit_range(seen.data.test_images), seen.data.test_labels
+    metrics = {name: accuracy(seen.kept[name], pixels, labels) for name in CLASSIFIERS}
+    assert seen.record["metrics"]["validation_accuracy"] == metrics["discriminator"]
+    assert seen.record["metrics"]["baseline_validation_accuracy"] == metrics["baseline"]
+
+
+def test_the_record_takes_the_last_epoch_not_the_first_nor_the_best(unusual, monkeypatch):
+    scores = iter([0.5, 0.875, 0.75, 0.25, 0.625, 0.375])  # of the baseline, then of the GAN
+    monkeypatch.setattr(semi_supervised, "accuracy", lambda *_: next(scores))
+    found = recipes.run("ssgan", scale="quick", seed=0, epochs=3, data="mirrored", labels=20)
+    assert found["metrics"] == {"test_accuracy": 0.375, "baseline_test_accuracy": 0.75, "gain_points": -37.5}
+
+
+def test_every_training_picture_is_shown_without_its_label_and_none_that_is_set_aside(seen):
+    assert seen.unlabelled() == pictures(to_unit_range(seen.data.train_images))
+
+
+def test_the_labelled_pictures_come_with_their_own_labels(seen):
+    label_of = {
+        picture.numpy().tobytes(): label
+        for picture, label in zip(to_unit_range(seen.data.train_images), seen.data.train_labels, strict=True)
+    }
+    count = seen.settings.labelled_batch
+    for name, history in (("baseline", "baseline"), ("discriminator", "ssgan")):
+        losses = []
+        for one in seen.passes[name]:
+            if len(one.given) == seen.settings.unlabelled_batch:
+                continue  # the pictures that the generator is judged by
+            labels = [label_of[picture.contiguous().numpy().tobytes()] for picture in one.given[:count]]
+            losses.append(cross_entropy(one.returned.logits[:count], torch.stack(labels)).item())
+        means = [sum(losses[:STEPS_PER_EPOCH]) / STEPS_PER_EPOCH, sum(losses[STEPS_PER_EPOCH:]) / STEPS_PER_EPOCH]
+        assert [epoch["class_loss"] for epoch in seen.record["history"][history]] == pytest.approx(means, rel=1e-5)
+
+
+def test_latent_vectors_are_standard_normal_and_never_come_twice(seen):
+    latent = torch.cat([one.given for one in seen.passes["generator"]])
+    assert latent.shape == (450, 100) and len(pictures(latent)) == 450 and len(pictures(latent.T)) == 100
+    assert latent.mean().item() == pytest.approx(0, abs=0.03) and latent.std().item() == pytest.approx(1, abs=0.03)
+
+
+def test_the_discriminator_is_shown_what_the_generator_drew(seen):
+    drawn = [one.returned for one in seen.passes["generator"]]
+    judged = [one.given for one in seen.passes["discriminator"][1::2]]
+    for (_, _, fake), picture, again in zip(seen.batches(), drawn, judged, strict=True):
+        assert torch.equal(fake, picture) and torch.equal(fake, again)
+
+
+def test_a_training_begins_with_standard_outputs_on_the_training_pictures(observe):
+    still = observe(learning_rate=0.0, noise_std=0.0, dropout=0.0, epochs=1)
+    for name in CLASSIFIERS:
+        logits = still.kept[name](to_unit_range(still.data.train_images)).logits
+        assert logits.mean(0).abs().max() < 1e-3 and (logits.std(0) - 1).abs().max() < 1e-3, name
+
+
+def test_another_seed_chooses_other_labels_weights_orders_and_noise(seen, observe):
+    other = observe(seed=6, epochs=1)
+    assert seen.labelled() != other.labelled()
+    for what in (
+        lambda run: run.updates["baseline"][0].weights[0],
+        lambda run: run.passes["generator"][0].given,
+        lambda run: run.batches()[0][1],
+    ):
+        assert not torch.equal(what(seen), what(other))
+
+
+@dataclasses.dataclass(frozen=True)
+class WatchedAffine(RandomAffine):
+    """Keeps what it was given and what it made of it."""
+
+    calls: list[tuple[Tensor, Tensor]] = dataclasses.field(default_factory=list, compare=False)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        changed = super().__call__(images)
+        self.calls.append((images, changed))
+        return changed
+
+
+@pytest.mark.parametrize("augment_unlabelled", [True, False])
+def test_labelled_pictures_are_augmented_and_the_others_as_the_settings_say(observe, augment_unlabelled):
+    augmentation = WatchedAffine(shift_px=2.0)
+    run = observe(augmentation=augmentation, augment_unlabelled=augment_unlabelled, epochs=1)
+    originals = pictures(to_unit_range(run.data.train_images))
+    shown = [one.given for one in run.passes["baseline"]]
+    for labelled, unlabelled, _ in run.batches():
+        shown += [labelled, unlabelled] if augment_unlabelled else [labelled]
+        assert augment_unlabelled or pictures(unlabelled) <= originals
+    for (given, changed), picture in zip(augmentation.calls, shown, strict=True):
+        assert pictures(given) <= originals and torch.equal(changed, picture)
+
+
+@pytest.mark.parametrize("ablation", [None, "no_feature_matching"])
+def test_the_generator_minimises_the_loss_that_its_ablation_leaves(seen, observe, ablation):
+    run = seen if ablation is None else observe(ablation=ablation, epochs=1)
+    first, count = run.settings.labelled_batch, run.settings.unlabelled_batch
+    losses = []
+    for of_all, of_fakes in zip(*[iter(run.passes["discriminator"][: 2 * STEPS_PER_EPOCH])] * 2, strict=True):
+        if ablation is None:
+            losses.append(feature_matching_loss(of_all.returned.features[first:][:count], of_fakes.returned.features))
+        else:
+            losses.append(generator_loss(real_logit(of_fakes.returned.logits)))
+    expected = torch.stack(losses).mean().item()
+    assert run.record["history"]["ssgan"][0]["generator_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_unlabelled_pictures_no_other_picture_is_looked_at(observe):
+    run = observe(ablation="no_unlabelled", epochs=1)
+    assert len(run.labelled()) == 20 and run.unlabelled() == run.labelled()
+
+
+@pytest.mark.parametrize("ablation", ["real_fakes", "noise_fakes"])
+def test_a_generator_whose_place_is_taken_is_neither_asked_nor_taught(observe, ablation):
+    run = observe(ablation=ablation, epochs=1)
+    assert "generator" not in run.passes and "generator_loss" not in run.record["history"]["ssgan"][0]
+    originals = pictures(to_unit_range(run.data.train_images))
+    for _, unlabelled, fake in run.batches():
+        assert pictures(fake) != pictures(unlabelled)
+        assert (pictures(fake) <= originals) is (ablation == "real_fakes")
+    fakes = torch.cat([fake for _, _, fake in run.batches()])
+    if ablation == "noise_fakes":  # every value from -1 to 1 is as likely as any other
+        shares = fakes.histc(4, min=-1, max=1) / fakes.numel()
+        assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.02)
+
+
+def test_trained_networks_are_returned_ready_for_use(unusual):
+    settings = unusual(epochs=1)
+    data = semi_supervised.prepare_data(settings, seed=0)
+    baseline = semi_supervised.train_baseline(settings, *data, scale="quick", seed=0)
+    ssgan = semi_supervised.train_ssgan(settings, *data, scale="quick", seed=0)
+    for network in (baseline.classifier, ssgan.classifier, ssgan.generator):
+        assert not any(layer.training for layer in network.modules())
+
+
+def test_every_setting_is_watched():
+    """A new one needs a line in SHOWN, or a test of its own and a line here."""
+    by_a_test_of_its_own = {
+        "augmentation": test_labelled_pictures_are_augmented_and_the_others_as_the_settings_say,
+        "augment_unlabelled": test_labelled_pictures_are_augmented_and_the_others_as_the_settings_say,
+        "average": test_a_classifier_that_is_kept_averages_its_steps_with_the_decay_of_the_settings,
+        "ablation": test_the_generator_minimises_the_loss_that_its_ablation_leaves,
+    }
+    names = {field.name for field in dataclasses.fields(semi_supervised.SemiSupervised)}
+    assert SHOWN.keys() | by_a_test_of_its_own.keys() == names
+    assert UNUSUAL.keys() >= SHOWN.keys()
+    for name, value in UNUSUAL.items():
+        assert all(getattr(recipes.settings("ssgan", scale=scale), name) != value for scale in ("quick", "full")), name
+
+
+# ── What the recipes say, and the records of what they made ───────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("scale", ["quick", "full"])
+def test_a_recipe_regularises_averages_and_lets_the_rate_fall(scale):
+    settings = recipes.settings("ssgan", scale=scale)
+    assert settings.noise_std > 0 and settings.dropout > 0 and settings.augmentation is not None
+    assert settings.average > 0.9 and 0 < settings.hold < 1
+    assert settings.validation == 0 and settings.ablation is None
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_shipped_weights_are_those_of_the_recipe_and_their_metrics_those_of_the_last_epoch(name):
+    record = pretrained.read_record(name)
+    identity = record["identity"]
+    recipe = dataclasses.asdict(recipes.settings(identity["recipe"], scale=identity["scale"]))
+    assert {key: identity[key] for key in recipe} == recipe
+    last = {key: history[-1]["test_accuracy"] for key, history in record["history"].items()}
+    expected = {"test_accuracy": last["ssgan"], "baseline_test_accuracy": last["baseline"]}
+    assert record["metrics"] and record["metrics"].items() <= expected.items()
+
+
+def test_shipped_weights_are_measured_on_the_pictures_of_their_record(unusual, tmp_path, monkeypatch):
+    changes = {"epochs": 1, "data": "mirrored", "side_px": 12, "labels": 20}
+    run = recipes.run("ssgan", scale="quick", seed=0, out=tmp_path / "out", **changes)
+    monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
+    metrics = ["test_accuracy", "baseline_test_accuracy"]
+    networks = ["discriminator", "baseline"]
+    pretrained.ship(tmp_path / "out", "x", command="", networks=networks, metrics=metrics, tolerance=0.0)
+    assert pretrained.evaluate("x") == {key: run["metrics"][key] for key in metrics}

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -154,11 +155,57 @@ def test_only_the_newest_two_checkpoints_are_kept(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000016", "step-00000020"]
 
 
-def test_the_history_has_the_mean_loss_of_every_epoch(tmp_path):
+def test_the_history_has_the_scores_of_every_epoch():
     history = run(None)[3].history
     assert [epoch["epoch"] for epoch in history] == [1, 2, 3]
     assert [epoch["step"] for epoch in history] == [6, 12, 18]
     assert [epoch["accuracy"] for epoch in history] == [0.06, 0.12, 0.18]
+
+
+def follow(step, **changes):
+    """Make eight steps of a training, four in an epoch, that is so simple that it can be computed by hand."""
+    training = Training(name="test", step=step, evaluate=dict, steps=8, steps_per_epoch=4, optimizers=[])
+    return fit(dataclasses.replace(training, **changes), runtime.start(0, scale="quick"))
+
+
+def test_the_history_has_the_mean_loss_of_every_epoch():
+    history = follow(lambda number: {"loss": torch.tensor(2.0**number)}).history
+    assert [epoch["loss"] for epoch in history] == [(1 + 2 + 4 + 8) / 4, (16 + 32 + 64 + 128) / 4]
+
+
+def test_every_rate_of_every_optimizer_is_its_own_times_the_schedule():
+    rates = []
+    weights = [nn.Parameter(torch.zeros(1)) for _ in range(3)]
+    slow = torch.optim.SGD([{"params": weights[0]}, {"params": weights[1], "lr": 0.5}], lr=0.25)
+    fast = torch.optim.Adam([weights[2]], lr=2.0)
+
+    def step(number):
+        rates.append([group["lr"] for optimizer in (slow, fast) for group in optimizer.param_groups])
+        return {}
+
+    follow(step, optimizers=[slow, fast], learning_rate=lambda progress: 1 - progress)
+    assert rates == [
+        [0.25 * left, 0.5 * left, 2.0 * left] for left in (1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8)
+    ]
+
+
+def test_the_average_takes_the_weights_after_every_step_and_is_what_an_epoch_measures():
+    network = nn.Linear(1, 1)
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.75))
+
+    def step(number):
+        nn.init.constant_(network.weight, number**2)
+        return {}
+
+    history = follow(
+        step, averages=(average, network), evaluate=lambda: {"weight": average.module.weight.item()}
+    ).history
+    by_hand, after = 0.0, []  # the average begins with the weights after the first step, which are 0
+    for number in range(8):
+        by_hand = 0.75 * by_hand + 0.25 * number**2
+        after.append(by_hand)
+    assert [epoch["weight"] for epoch in history] == pytest.approx([after[3], after[7]])
+    assert average.module.weight.item() == pytest.approx(after[7]) and network.weight.item() == 49
 
 
 def test_a_loss_that_is_no_number_stops_the_run_with_advice():

@@ -15,6 +15,8 @@ def players():
     torch.manual_seed(0)
     generator = Generator(channels=1, side_px=8, latent_dim=5)
     discriminator = Classifier(channels=1, side_px=8, classes=3, noise_std=0.0, dropout=0.0)
+    for weight in [*generator.parameters(), *discriminator.parameters()]:
+        weight.grad = torch.ones_like(weight)  # left over from a step before; no step may add to it
     return Players(
         generator,
         discriminator,

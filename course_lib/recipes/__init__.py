@@ -62,32 +62,6 @@ RECIPES = {
             average=0.99,
             checkpoint_steps=100,
             unlabelled_batch=50,
-            bounds={
-                "baseline_test_accuracy": (0.90, 0.935),
-                "test_accuracy": (0.945, 0.98),
-                "gain_points": (3.0, 6.5),
-                "smallest_gain_points": (0.5, 6.0),
-                "wobble_difference_points": (0.0, 0.2),
-                "overfitting_points": (12.0, 28.0),
-                "baseline_range_points": (1.5, 8.0),
-                "wrong_for_any": (0.12, 0.32),
-                "wrong_for_all": (0.0, 0.05),
-                "choice_std_points": (0.5, 3.2),
-                "start_std_points": (0.4, 2.0),
-                "nearest_is_same": (0.97, 0.995),
-                "near_error": (0.0, 0.03),
-                "far_error": (0.12, 0.33),
-                "guesses_right": (0.89, 0.94),
-                "sure_guesses_right": (0.935, 0.98),
-                "very_sure_guesses_right": (0.96, 0.995),
-                "guesses_kept": (0.86, 0.94),
-                "pseudo_gain_points": (1.2, 4.5),
-                "smallest_pseudo_gain_points": (0.2, 4.5),
-                "pseudo_test_accuracy": (0.925, 0.965),
-                "taught_repeated": (0.7, 0.97),
-                "untaught_repeated": (0.1, 0.45),
-                "best_epoch_points": (0.1, 1.6),
-            },
         ),
         full=SemiSupervised(
             data="mnist",
@@ -101,32 +75,6 @@ RECIPES = {
             augment_unlabelled=True,
             average=0.998,
             checkpoint_steps=1000,
-            bounds={
-                "baseline_test_accuracy": (0.96, 0.985),
-                "test_accuracy": (0.985, 0.995),
-                "gain_points": (0.8, 3.0),
-                "smallest_gain_points": (0.8, 3.0),
-                "wobble_difference_points": (-0.1, 0.5),
-                "overfitting_points": (25.0, 60.0),
-                "baseline_range_points": (0.0, 2.0),
-                "wrong_for_any": (0.01, 0.08),
-                "wrong_for_all": (0.0, 0.04),
-                "choice_std_points": (0.0, 2.0),
-                "start_std_points": (0.0, 2.0),
-                "nearest_is_same": (0.915, 0.97),
-                "near_error": (0.0, 0.04),
-                "far_error": (0.03, 0.25),
-                "guesses_right": (0.95, 0.99),
-                "sure_guesses_right": (0.965, 0.999),
-                "very_sure_guesses_right": (0.98, 1.0),
-                "guesses_kept": (0.85, 1.0),
-                "pseudo_gain_points": (-1.0, 2.0),
-                "smallest_pseudo_gain_points": (-1.5, 2.0),
-                "pseudo_test_accuracy": (0.955, 0.993),
-                "taught_repeated": (0.6, 1.0),
-                "untaught_repeated": (0.05, 0.7),
-                "best_epoch_points": (0.0, 0.5),
-            },
         ),
     ),
 }
@@ -185,8 +133,7 @@ def run(
     elif resume:
         raise InputError("resume needs the folder of the run that it goes on with: name it with --out")
     data, *rest = recipe.prepare(chosen, seed=seed)
-    details = {key: value for key, value in asdict(chosen).items() if key != "bounds"}
-    identity = {"recipe": name, "scale": scale, "seed": seed, **details, "data_sha256": data.sha256()}
+    identity = {"recipe": name, "scale": scale, "seed": seed, **asdict(chosen), "data_sha256": data.sha256()}
     accelerator = runtime.start(seed, scale=scale)
 
     def record_of(outcome: dict[str, Any]) -> dict[str, Any]:

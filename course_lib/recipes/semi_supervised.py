@@ -64,7 +64,6 @@ class SemiSupervised:
         validation: how many training pictures are set aside and measured on, instead of the test pictures: for
             choosing settings.
         ablation: what is taken away from the GAN, one of `ABLATIONS`; None leaves it whole.
-        bounds: what the book claims of this recipe at this scale: the least and the most that may be measured.
     """
 
     data: str
@@ -77,7 +76,6 @@ class SemiSupervised:
     augment_unlabelled: bool
     average: float
     checkpoint_steps: int
-    bounds: Mapping[str, tuple[float, float]]
     validation: int = 0
     ablation: str | None = None
     side_px: int | None = None
