@@ -1,6 +1,7 @@
 """What holds for every test, and for every kernel that a test starts."""
 
 import os
+from collections.abc import Generator
 
 # Kernels inherit these. Progress bars print times; the stored outputs are those of the small data.
 os.environ["TQDM_DISABLE"] = "1"
@@ -10,6 +11,7 @@ import matplotlib
 import pytest
 from beartype import BeartypeConf, beartype
 from jaxtyping import install_import_hook
+from nbval.plugin import IPyNbCell
 
 matplotlib.use("Agg")  # here only: a kernel still draws into its notebook
 
@@ -28,3 +30,16 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.delenv("COURSE_THREADS", raising=False)
     runtime.use_threads("quick")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    """Compare coarsely what a cell draws, where nbval compared what it prints; nbval itself passes over pictures."""
+    result = yield
+    if isinstance(item, IPyNbCell) and item.options["check"]:
+        import pictures  # of tools/, which pytest puts on the path after this file
+
+        problem = pictures.compare(item.cell.outputs, item.test_outputs)
+        if problem:
+            item.raise_cell_error(f"{problem}. Look at both; `make execute` stores the new one")
+    return result

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from nbformat import NotebookNode
 from nbval.plugin import get_sanitize_patterns
 
 import notebooks
+from elsewhere_source import CLAIM
 
 ROOT = notebooks.ROOT
 REPOSITORY = notebooks.configured_repository()
@@ -21,7 +23,9 @@ LARGEST_BYTES = 1_500_000
 MACHINE_PATH = re.compile(
     r"(?<![\w.])/(?:home|root|Users|tmp|work|private|var/folders)/[\w.]|\b[A-Z]:\\+(?:Users|Windows|Program|Temp)"
 )
+HIDING_TAGS = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
 EXEMPTING_TAGS = {"nbval-ignore-output", "nbval-skip", "nbval-raises-exception", "raises-exception"}
+SHORTEST_REASON = 4  # words
 MYST_ONLY = re.compile(r"^\s*(?:```+|~~~+|:::+)\s*\{|\{[a-z:]+\}`", re.MULTILINE)
 
 
@@ -51,6 +55,11 @@ def texts(notebook: NotebookNode) -> Iterator[str]:
         for mime, value in output.get("data", {}).items():
             if mime not in ("image/png", "image/jpeg"):
                 yield value if isinstance(value, str) else json.dumps(value)
+
+
+def claim_lines(notebook: NotebookNode) -> list[str]:
+    printed = [output.get("text", "") for output in outputs(notebook)]
+    return [line for text in printed for line in text.splitlines() if line.startswith("✓")]
 
 
 # ── The rules: each yields what is wrong ──────────────────────────────────────────────────────────────────────────
@@ -115,11 +124,20 @@ def starts_with_the_setup_cell(notebook: NotebookNode) -> Iterator[str]:
         yield "only the setup cell installs"
 
 
+def sets_its_threads_where_the_reader_sees_it(notebook: NotebookNode) -> Iterator[str]:
+    imports = code_cells(notebook)[1]
+    if not re.search(r"^runtime\.use_threads\(", imports.source, re.MULTILINE):
+        yield "the cell with the imports, the second one, has no line runtime.use_threads(…)"
+    if HIDING_TAGS & set(imports.metadata.get("tags", [])):
+        yield "the cell that sets the threads is hidden"
+
+
 def gives_a_reason_for_every_exemption(notebook: NotebookNode) -> Iterator[str]:
     for cell in code_cells(notebook):
         exempt = EXEMPTING_TAGS & set(cell.metadata.get("tags", []))
-        if exempt and not str(cell.metadata.get("nbval_reason", "")).strip():
-            yield f"a cell tagged {', '.join(exempt)} has no 'nbval_reason' in its metadata"
+        reason = str(cell.metadata.get("nbval_reason", ""))
+        if exempt and len(reason.split()) < SHORTEST_REASON:
+            yield f"a cell tagged {', '.join(exempt)} needs a sentence as 'nbval_reason', not {reason!r}"
         if re.search(r"^\s*#\s*(?:NBVAL_|PYTEST_VALIDATE)", cell.source, re.MULTILINE):
             yield "a comment exempts a cell: use the tag and a reason in the metadata"
 
@@ -150,6 +168,27 @@ def leaves_only_claims_uncompared(notebook: NotebookNode) -> Iterator[str]:
         for line in printed.splitlines():
             if "[measured " in line and not line.startswith("✓ "):
                 yield f"only claim() may print a bracket that is not compared: {line!r}"
+
+
+def stores_claims_that_hold(notebook: NotebookNode) -> Iterator[str]:
+    for line in claim_lines(notebook):
+        found = CLAIM.fullmatch(line)
+        if not found:
+            yield f"not a line as claim() prints it: {line!r}"
+            continue
+        low, high, least, most, measured = (None if part is None else float(part) for part in found.groups()[1:])
+        # The number is printed with four digits, so the bounds are rounded to as many.
+        too_small = any(measured < float(f"{bound:.4g}") for bound in (low, least) if bound is not None)
+        too_large = any(measured > float(f"{bound:.4g}") for bound in (high, most) if bound is not None)
+        if too_small or too_large:
+            yield f"stored with a number outside its bounds: {line!r}"
+
+
+def claims_each_fact_once(notebook: NotebookNode) -> Iterator[str]:
+    facts = Counter(found[1] for line in claim_lines(notebook) if (found := CLAIM.fullmatch(line)))
+    for fact, count in facts.items():
+        if count > 1:
+            yield f"{count} claims have the name {fact!r}"
 
 
 def needs_nothing_from_elsewhere_to_be_shown(notebook: NotebookNode) -> Iterator[str]:
@@ -184,10 +223,13 @@ RULES: list[Callable[[NotebookNode], Iterator[str]]] = [
     is_small_enough_to_open,
     carries_only_the_shared_metadata,
     starts_with_the_setup_cell,
+    sets_its_threads_where_the_reader_sees_it,
     gives_a_reason_for_every_exemption,
     describes_every_picture_in_words,
     puts_a_numbered_caption_under_every_picture,
     leaves_only_claims_uncompared,
+    stores_claims_that_hold,
+    claims_each_fact_once,
     needs_nothing_from_elsewhere_to_be_shown,
     is_written_in_plain_markdown,
     numbers_no_equation_of_several_lines,
@@ -212,15 +254,23 @@ def test_notebook_keeps_every_rule(name):
 # ── Every rule can fail ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+GOOD_CLAIMS = """\
+✓ accuracy is at least 0.9   [measured 0.951]
+✓ what is said to be between 2 and 3 is between -0.5 and 1e-05   [measured -0.03]
+✓ the number of updates is at least 12344.5   [measured 1.234e+04]
+✓ largest difference is at most 1e-10   [measured 0]
+"""
+
+
 def good_notebook() -> NotebookNode:
     new = nbformat.v4
     setup = new.new_code_cell(notebooks.setup_cell(REPOSITORY), execution_count=1, metadata={"tags": ["hide-input"]})
     picture = new.new_code_cell(
-        "plt.show()",
+        'runtime.use_threads("quick")\nplt.show()',
         execution_count=2,
         metadata={"mystnb": {"image": {"alt": "A curve that rises, then levels off"}}},
         outputs=[
-            new.new_output("stream", text="✓ accuracy is at least 0.9   [measured 0.951]\n"),
+            new.new_output("stream", text=GOOD_CLAIMS),
             new.new_output("display_data", data={"image/png": "iVBORw0KGgo=", "text/plain": "<Figure size 640x480>"}),
         ],
     )
@@ -241,6 +291,11 @@ def value(**data: str) -> NotebookNode:
     return nbformat.v4.new_output("display_data", data=data)
 
 
+def prints(text: str) -> Callable[[NotebookNode], object]:
+    """Return what makes a notebook print a line more."""
+    return lambda notebook: notebook.cells[2].outputs.append(stream(text + "\n"))
+
+
 BREAKAGES: list[tuple[Callable, Callable[[NotebookNode], object]]] = [
     (was_run_in_order_on_a_fresh_kernel, lambda nb: nb.cells[2].update(execution_count=5)),
     (was_run_in_order_on_a_fresh_kernel, lambda nb: nb.cells[2].update(execution_count=None)),
@@ -256,13 +311,28 @@ BREAKAGES: list[tuple[Callable, Callable[[NotebookNode], object]]] = [
     (starts_with_the_setup_cell, lambda nb: nb.cells[1].metadata.update(tags=[])),
     (starts_with_the_setup_cell, lambda nb: nb.cells[1].outputs.append(stream("Successfully installed"))),
     (starts_with_the_setup_cell, lambda nb: nb.cells[2].update(source="%pip install nothing")),
+    (sets_its_threads_where_the_reader_sees_it, lambda nb: nb.cells[2].update(source="plt.show()")),
+    (sets_its_threads_where_the_reader_sees_it, lambda nb: nb.cells[2].update(source="# runtime.use_threads(1)")),
+    (sets_its_threads_where_the_reader_sees_it, lambda nb: nb.cells[2].metadata.update(tags=["hide-cell"])),
     (gives_a_reason_for_every_exemption, lambda nb: nb.cells[2].metadata.update(tags=["nbval-ignore-output"])),
+    (
+        gives_a_reason_for_every_exemption,
+        lambda nb: nb.cells[2].metadata.update(tags=["nbval-ignore-output"], nbval_reason="random"),
+    ),
     (gives_a_reason_for_every_exemption, lambda nb: nb.cells[2].update(source="# NBVAL_IGNORE_OUTPUT\n1")),
     (describes_every_picture_in_words, lambda nb: nb.cells[2].metadata.pop("mystnb")),
     (describes_every_picture_in_words, lambda nb: nb.cells[2].outputs.append(value(**{"image/png": "AAAA"}))),
     (puts_a_numbered_caption_under_every_picture, lambda nb: nb.cells.pop()),
     (puts_a_numbered_caption_under_every_picture, lambda nb: nb.cells[3].update(source="*Figure 2.* Look.")),
     (leaves_only_claims_uncompared, lambda nb: nb.cells[2].outputs.append(stream("loss [measured 3.1]"))),
+    (stores_claims_that_hold, prints("✓ a is between 0.9 and 1   [measured 99]")),
+    (stores_claims_that_hold, prints("✓ a is between 0.9 and 1   [measured -0.95]")),
+    (stores_claims_that_hold, prints("✓ a is at least 0.9   [measured 0.8999]")),
+    (stores_claims_that_hold, prints("✓ a is at most 1e-10   [measured 2e-10]")),
+    (stores_claims_that_hold, prints("✓ a is at most 2   [measured nan]")),
+    (stores_claims_that_hold, prints("✓ a is at least 0.9 and at most 1   [measured 0.95]")),
+    (stores_claims_that_hold, prints("✓ all is well")),
+    (claims_each_fact_once, prints("✓ accuracy is at least 0.8   [measured 0.95]")),
     (needs_nothing_from_elsewhere_to_be_shown, lambda nb: nb.cells[2].outputs.append(value(**{"a/widget": "x"}))),
     (is_written_in_plain_markdown, lambda nb: nb.cells[0].update(source="# T\n\n```{note}\nx\n```")),
     (is_written_in_plain_markdown, lambda nb: nb.cells[0].update(source="# T\n\nsee {cite}`salimans`")),
@@ -300,21 +370,28 @@ def write(path: Path, *cells: str) -> None:
     nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path)
 
 
-def test_executed_notebook_passes_the_comparison_until_one_digit_changes(tmp_path):
+def test_executed_notebook_passes_the_comparison_until_a_digit_or_a_picture_changes(tmp_path):
     path = tmp_path / "small.ipynb"
-    write(path, "print('3 digits [measured 0.1]')", "print(1234)")
+    line, bars = "import matplotlib.pyplot as plt\nplt.plot([0, 1])\nplt.show()", "plt.bar([0, 1], [1, 3])\nplt.show()"
+    write(path, "print('3 digits [measured 0.1]')", "print(1234)", line, bars, bars)
     assert notebooks.main(["execute", str(path)]) == 0
     stored = nbformat.read(path, as_version=4)
-    assert [cell.execution_count for cell in stored.cells] == [1, 2]
+    assert [cell.execution_count for cell in stored.cells] == [1, 2, 3, 4, 5]
     assert stored.cells[1].outputs == [stream("1234\n")]
     assert stored.metadata == notebooks.METADATA
 
     stored.cells[0].outputs[0].text = "3 digits [measured 0.2]\n"
     stored.cells[1].outputs[0].text = "1235\n"
+    line, bars = (stored.cells[place].outputs[0].data for place in (2, 3))
+    line["image/png"], bars["image/png"] = bars["image/png"], line["image/png"]
+    stored.cells[3].metadata.tags = ["nbval-ignore-output"]
     nbformat.write(stored, path)
-    compare = [sys.executable, "-m", "pytest", "--nbval", "-c", "pyproject.toml", "-p", "no:cacheprovider", str(path)]
+    # "-p conftest", as the notebook lies outside the folders that it is there for.
+    options = ["-c", "pyproject.toml", "-p", "conftest", "-p", "no:cacheprovider"]
+    compare = [sys.executable, "-m", "pytest", "--nbval", *options, str(path)]
     compared = subprocess.run(compare, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "1 failed, 1 passed" in compared.stdout, compared.stdout + compared.stderr
+    assert "2 failed, 3 passed" in compared.stdout, compared.stdout + compared.stderr
+    assert "the stored picture is not the one drawn" in compared.stdout
 
 
 def test_failing_notebook_is_left_as_it_was(tmp_path, capsys):

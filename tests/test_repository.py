@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ REGISTRIES = ["pypi" + ".org", "python" + "hosted.org", "npm" + "js.", "ana" + "
 MACHINE_FOLDERS = re.compile("(?<![\\w.])/(?:" + "home|root|Users|tmp|work" + ")/\\w")
 
 
+UNFINISHED = re.compile(r"\b(?:" + "TO" + "DO|FIX" + "ME|XX" + r"X|TB" + r"D)\b|\b[Ll]orem [Ii]" + "psum")
+PICTURE = re.compile(r'"image/(?:png|jpeg)": (?:"[^"]*"|\[[^\]]*\])')
+NOT_OURS = ROOT / "book" / "_static" / "mathjax"
+
+
 def files_of_the_project() -> list[Path]:
     """What git tracks or would track; every file, where git cannot say (a downloaded archive, another user's clone)."""
     if shutil.which("git"):
@@ -26,6 +32,16 @@ def files_of_the_project() -> list[Path]:
             return [ROOT / name for name in listed.stdout.split("\0") if name and (ROOT / name).is_file()]
     made = {".git", ".venv", "_build", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis"}
     return [path for path in ROOT.rglob("*") if path.is_file() and not made & set(path.relative_to(ROOT).parts)]
+
+
+def texts_of_the_project() -> Iterator[tuple[Path, str]]:
+    """Yield every file that is text, and what stands in it; of a notebook all but its pictures."""
+    for path in files_of_the_project():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a font or a picture
+        yield path, PICTURE.sub("", text) if path.suffix == ".ipynb" else text
 
 
 def requirements(lines: list[str]) -> dict[str, Requirement]:
@@ -58,13 +74,9 @@ def test_version_is_the_same_in_the_package_and_in_its_metadata():
 
 def test_no_file_names_a_package_registry_or_a_folder_of_somebodys_machine():
     found = []
-    for path in files_of_the_project():
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            continue  # a font or a picture
+    for path, text in texts_of_the_project():
         found += [f"{path.relative_to(ROOT)}: {host}" for host in REGISTRIES if host in text]
-        if path.suffix != ".ipynb":  # base64 pictures; test_notebooks.py looks into notebooks
+        if path.suffix != ".ipynb":  # test_notebooks.py looks into notebooks
             found += [f"{path.relative_to(ROOT)}: {match[0]}" for match in MACHINE_FOLDERS.finditer(text)]
     assert not found, "\n".join(found)
 
@@ -72,6 +84,33 @@ def test_no_file_names_a_package_registry_or_a_folder_of_somebodys_machine():
 def test_the_search_for_machine_folders_can_fail():
     assert MACHINE_FOLDERS.search("cache = '/ho" + "me/ada/data'")
     assert not MACHINE_FOLDERS.search("https://example.org/home/page and ~/data and book/work/x")
+
+
+# ── Nothing left to do ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_is_marked_as_unfinished():
+    found = [
+        f"{path.relative_to(ROOT)}: {match[0]}"
+        for path, text in texts_of_the_project()
+        if NOT_OURS not in path.parents
+        for match in UNFINISHED.finditer(text)
+    ]
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "text", ["# TO" + "DO: loss", "<!-- FIX" + "ME -->", "see XX" + "X", "(TB" + "D)", "Lorem ip" + "sum dolor"]
+)
+def test_the_search_for_what_is_unfinished_can_fail(text):
+    assert UNFINISHED.search(text)
+    assert UNFINISHED.search(f'{{"source": ["{text}"], "data": {{"image/png": "AAAA"}}}}')
+
+
+def test_the_search_for_what_is_unfinished_passes_over_pictures_and_ordinary_words():
+    picture = '"image/png": "iVBO/TO' + 'DO/w0KGgo=\\n", "text/plain": "<Figure>"'
+    assert not UNFINISHED.search(PICTURE.sub("", picture))
+    assert not UNFINISHED.search("what to do, todos, xxx, XX" + "XL, a stubborn lorem")
 
 
 # ── make repo ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -23,7 +23,7 @@ DATA = {"studies.py": "recorded/*.json", "pretrained.py": "weights/*/*"}
 NUMBER = r"-?(?:\d[\d.]*(?:e[+-]?\d+)?|inf)"
 CLAIM = re.compile(
     rf"^✓ (?P<fact>.+) is (?:between (?P<low>{NUMBER}) and (?P<high>{NUMBER})"
-    rf"|at least (?P<least>{NUMBER})|at most (?P<most>{NUMBER}))   \[measured (?P<measured>[^\]]+)\]$"
+    rf"|at least (?P<least>{NUMBER})|at most (?P<most>{NUMBER}))   \[measured (?P<measured>{NUMBER})\]$"
 )
 
 
