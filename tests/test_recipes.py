@@ -578,3 +578,21 @@ def test_shipped_weights_are_measured_on_the_pictures_of_their_record(unusual, t
     networks = ["discriminator", "baseline"]
     pretrained.ship(tmp_path / "out", "x", command="", networks=networks, metrics=metrics, tolerance=0.0)
     assert pretrained.evaluate("x") == {key: run["metrics"][key] for key in metrics}
+
+
+# ── The recipe itself ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_full_recipe_is_the_one_that_made_the_shipped_weights():
+    identity = pretrained.read_record("ssgan_mnist_1000")["identity"]
+    settings = dataclasses.asdict(recipes.RECIPES["ssgan"].full)
+    assert settings == {key: identity[key] for key in settings}
+
+
+@pytest.mark.parametrize("scale", ["quick", "full"])
+def test_a_recipe_leaves_out_nothing_that_the_method_is_made_of(scale):
+    settings = recipes.settings("ssgan", scale=scale)
+    assert settings.noise_std > 0 and 0 < settings.dropout < 1, "the regularisation"
+    assert settings.augmentation is not None and settings.augmentation != RandomAffine()
+    assert 0.9 < settings.average < 1 and 0 < settings.hold < 1 and settings.learning_rate > 0
+    assert settings.ablation is None and settings.validation == 0
