@@ -64,11 +64,12 @@ def without(text: str, *patterns: re.Pattern) -> str:
 # in -ly, four words or more, and the end of a sentence are no terms; other stressed words are listed. Whoever stresses
 # another one adds it here; whoever brings a term writes it into the glossary.
 GRAMMAR = """
-    all any are as at be been before both but by can cannot could did do does each either even every few fewer for from
-    had has have he her his how i if in into is it its last least less many may me more most much must my neither never
-    new no none nor not now off on one only or other our out over own same second she should so some such than that
-    their them then there these they third this those to too two under until up upon was we were what when where which
-    while who why will with without would yes you your
+    after again all already also always any are as at be been before both but by can cannot could did do does each
+    either else even ever every everything few fewer first for from had has have he her here his how i if in into is it
+    its last least less many may me might more most much must my neither never new no nobody none nor not nothing now
+    off often on once one only or other our out over own same second she should so some sometimes still such than that
+    their them then there these they third this those to together too twice two under until up upon was we were what
+    when where which while who whole whom whose why will with without would yes yet you your
 """
 STRESSED = """
     adds against average counting detective difference differences draw factors larger left logarithm map mean names
