@@ -52,7 +52,9 @@ def page() -> str:
     kept = [(path, table.read(path)) for path in notebooks.notebook_paths()]
     known = [(path, table.kept_rows(record)) for path, record in kept if record["claims"]]
     every = [row for _, rows in known for row in rows]
-    return INTRODUCTION + "".join([*_summary(every), *(_section(path, rows) for path, rows in known)])
+    waiting = [_title(path) for path, record in kept if not record["claims"]]
+    missing = [f"**Not yet measured to the end:** {'; '.join(waiting)}.\n\n"] if waiting else []
+    return INTRODUCTION + "".join([*missing, *_summary(every), *(_section(path, rows) for path, rows in known)])
 
 
 def _summary(rows: list[table.Row]) -> list[str]:
