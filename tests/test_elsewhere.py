@@ -222,9 +222,11 @@ def test_a_claim_that_was_never_measured_or_has_other_bounds_is_named(tmp_path, 
         nbformat.write(notebook, path)
 
     store("✓ accuracy is between 0.8 and 1   [measured 0.9]\n")
-    assert elsewhere_table.unmeasured(path) == ["book/x.ipynb: 'accuracy' was never measured elsewhere"]
+    assert elsewhere_table.unmeasured(path) == ["book/x.ipynb: its 1 claims were never measured elsewhere"]
     elsewhere_table.keep([measured()])
     assert elsewhere_table.unmeasured(path) == []
+    store("✓ accuracy is between 0.8 and 1   [measured 0.9]\n✓ loss is at most 1   [measured 0.2]\n")
+    assert elsewhere_table.unmeasured(path) == ["book/x.ipynb: 'loss' was never measured elsewhere"]
     store("✓ accuracy is between 0.85 and 1   [measured 0.9]\n")
     assert elsewhere_table.unmeasured(path) == [
         "book/x.ipynb: 'accuracy' has other bounds than those measured: [0.8, 1.0]"

@@ -388,7 +388,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 all holds, 1 something does not, 2 wrong input, 130 stopped."""
-    chosen = parser().parse_args(arguments)
+    chosen = parser().parse_intermixed_args(arguments)
     known = {path.resolve(): path for path in notebooks.notebook_paths()}
     strangers = [path for path in chosen.notebooks if path.resolve() not in known]
     if strangers or chosen.jobs < 1:
@@ -401,7 +401,7 @@ def main(arguments: list[str] | None = None) -> int:
         for line in found:
             print(f"elsewhere: {line}", file=sys.stderr)
         if found:
-            print("elsewhere: make elsewhere NOTEBOOK=… measures them (docs: appendix/elsewhere)", file=sys.stderr)
+            print("elsewhere: these are no errors; make elsewhere NOTEBOOK=… measures them", file=sys.stderr)
         return 1 if found and chosen.strict else 0
     kinds = {"all": ["processors", "seeds", "fresh", "mutations"], "report": []}.get(chosen.what, [chosen.what])
     try:

@@ -152,8 +152,9 @@ def unmeasured(path: Path) -> list[str]:
     """Say which claims of a notebook were never measured elsewhere, or have changed since."""
     kept = read(path)
     before = {entry["fact"]: entry for entry in kept["claims"]}
-    lines = []
-    for claim in source.claims(path):
+    claims = source.claims(path)
+    lines = [] if before or not claims else [f"its {len(claims)} claims were never measured elsewhere"]
+    for claim in claims if before else []:
         entry = before.get(claim.fact)
         if entry is None:
             lines.append(f"{claim.fact!r} was never measured elsewhere")
