@@ -1,7 +1,7 @@
 """What holds for every test, and for every kernel that a test starts."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 # Kernels inherit these. Progress bars print times; the stored outputs are those of the small data.
 os.environ["TQDM_DISABLE"] = "1"
@@ -18,6 +18,16 @@ matplotlib.use("Agg")  # here only: a kernel still draws into its notebook
 # From now on every tensor that course_lib takes or returns is checked against the shape that its signature declares.
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int may stand where a float is declared
 install_import_hook("course_lib", "conftest.checked")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--thorough", action="store_true", help="thousands of malformed inputs, every moment of a stop")
+
+
+@pytest.fixture(scope="session")
+def of_many(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
+    """Return a function that picks how many cases a test tries: of_many(sample, all_of_them)."""
+    return lambda sample, all_of_them: all_of_them if request.config.getoption("--thorough") else sample
 
 
 @pytest.fixture(autouse=True)
