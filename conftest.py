@@ -21,12 +21,13 @@ install_import_hook("course_lib", "conftest.checked")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that turns samples of the slow tests into the whole of them."""
     parser.addoption("--thorough", action="store_true", help="thousands of malformed inputs, every moment of a stop")
 
 
 @pytest.fixture(scope="session")
 def of_many(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
-    """Return a function that picks how many cases a test tries: of_many(sample, all_of_them)."""
+    """How many cases a slow test tries: a sample, or with --thorough all of them."""
     return lambda sample, all_of_them: all_of_them if request.config.getoption("--thorough") else sample
 
 
