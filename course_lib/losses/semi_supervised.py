@@ -1,4 +1,4 @@
-"""What the players of a semi-supervised GAN minimise: K classes, and one more for "fake"."""
+"""What a semi-supervised GAN's players minimise: K classes, and one for "fake"."""
 
 from typing import NamedTuple
 
@@ -10,18 +10,21 @@ from course_lib.losses.adversarial import discriminator_loss
 
 
 class SemiSupervisedLoss(NamedTuple):
-    """The two things that a semi-supervised discriminator must get right; it minimises their sum."""
+    """What a semi-supervised discriminator must get right; it minimises the sum."""
 
     classes: Float[Tensor, ""]
     real_or_fake: Float[Tensor, ""]
 
 
-def real_logit(class_logits: Float[Tensor, "batch classes"]) -> Float[Tensor, " batch"]:
+def real_logit(
+    class_logits: Float[Tensor, "batch classes"],
+) -> Float[Tensor, " batch"]:
     """Return the logit of "real": the log-sum-exp of the K class logits.
 
-    A softmax over K+1 classes does not change when the same number is added to all logits, so the last one ("fake")
-    may be fixed at 0. Then D(x) = 1 - p(fake | x) = Z / (Z + 1) with Z = sum_k exp(logit_k), which is the sigmoid
-    of log Z.
+    A softmax over K+1 classes does not change when the same number is added to all
+    logits, so the last one ("fake") may be fixed at 0. Then
+    D(x) = 1 - p(fake | x) = Z / (Z + 1) with Z = sum_k exp(logit_k), which is the
+    sigmoid of log Z.
 
     Source: Salimans et al. (2016), section 5.
     """
@@ -55,14 +58,17 @@ def semi_supervised_discriminator_loss(
 
 
 def feature_matching_loss(
-    real_features: Float[Tensor, "real features"], fake_features: Float[Tensor, "fake features"]
+    real_features: Float[Tensor, "real features"],
+    fake_features: Float[Tensor, "fake features"],
 ) -> Float[Tensor, ""]:
-    """Measure how far the mean features of generated images are from those of real ones: the generator's loss.
+    """Measure how far the mean features of generated images are from those of real
+    ones: the generator's loss.
 
-    The mean over features of the absolute difference. No gradient reaches the discriminator through the real batch
-    when the caller detaches `real_features`.
+    The mean over features of the absolute difference. No gradient reaches the
+    discriminator through the real batch when the caller detaches `real_features`.
 
-    Source: Salimans et al. (2016), section 3.1, which takes the squared Euclidean distance of the two means. We take
-    the mean absolute difference, as the authors' code does for CIFAR-10 and SVHN (for MNIST it takes the mean square).
+    Source: Salimans et al. (2016), section 3.1, which takes the squared Euclidean
+    distance of the two means. We take the mean absolute difference, as the authors'
+    code does for CIFAR-10 and SVHN (for MNIST it takes the mean square).
     """
     return l1_loss(fake_features.mean(dim=0), real_features.mean(dim=0))

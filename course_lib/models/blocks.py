@@ -16,17 +16,20 @@ class GaussianNoise(nn.Module):
         self.std = std
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        return x + self.std * torch.randn_like(x) if self.training and self.std > 0 else x
+        noisy = self.training and self.std > 0
+        return x + self.std * torch.randn_like(x) if noisy else x
 
     def extra_repr(self) -> str:
         return f"std={self.std}"
 
 
 class Dropout(nn.Module):
-    """Set each number to 0 with the given probability while training, and scale the others up to keep the mean.
+    """Set each number to 0 with the given probability while training, and scale the
+    others up to keep the mean.
 
-    The same function as `torch.nn.Dropout`. On a CPU torch draws its mask with a Bernoulli sampler that is slow;
-    comparing uniform numbers with the probability is faster.
+    The same function as `torch.nn.Dropout`. On a CPU torch draws its mask with a
+    Bernoulli sampler that is slow; comparing uniform numbers with the probability is
+    faster.
     """
 
     def __init__(self, probability: float) -> None:
@@ -44,7 +47,9 @@ class Dropout(nn.Module):
 
 
 def weight_normalised(layer: nn.Linear | nn.Conv2d) -> nn.Module:
-    """Give a layer weights w = g v / |v|, one length g per output: the scale is learnt apart from the direction.
+    """Give a layer weights w = g v / |v|, with one length g per output.
+
+    So the scale is learnt apart from the direction.
 
     Source: Salimans and Kingma (2016), Weight Normalization, section 2.
     """
@@ -52,15 +57,21 @@ def weight_normalised(layer: nn.Linear | nn.Conv2d) -> nn.Module:
 
 
 @torch.no_grad()
-def initialise_from_data(network: nn.Module, images: Float[Tensor, "batch channels height width"]) -> None:
-    """Scale and shift each weight-normalised layer so that its outputs on `images` have mean 0 and variance 1.
+def initialise_from_data(
+    network: nn.Module, images: Float[Tensor, "batch channels height width"]
+) -> None:
+    """Scale and shift each weight-normalised layer so that its outputs on `images`
+    have mean 0 and variance 1.
 
-    The layers are taken in the order in which data flows through them, each seeing the outputs of those already set.
+    The layers are taken in the order in which data flows through them, each seeing
+    the outputs of those already set.
 
     Source: Salimans and Kingma (2016), Weight Normalization, section 3.
     """
 
-    def standardise(layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    def standardise(
+        layer: nn.Module, inputs: tuple[Tensor], output: Tensor
+    ) -> Tensor:
         others = [0, *range(2, output.ndim)]  # all axes but that of the outputs
         mean, std = output.mean(others), output.std(others).clamp_min(1e-6)
         length = layer.parametrizations.weight.original0  # (outputs, 1, ...)
@@ -69,7 +80,9 @@ def initialise_from_data(network: nn.Module, images: Float[Tensor, "batch channe
         shape = [1, -1] + [1] * (output.ndim - 2)
         return (output - mean.view(shape)) / std.view(shape)
 
-    layers = [layer for layer in network.modules() if hasattr(layer, "parametrizations")]
+    layers = [
+        part for part in network.modules() if hasattr(part, "parametrizations")
+    ]
     hooks = [layer.register_forward_hook(standardise) for layer in layers]
     network(images)
     for hook in hooks:

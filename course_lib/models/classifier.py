@@ -1,4 +1,6 @@
-"""A small convolutional classifier: the supervised baseline and, unchanged, the semi-supervised GAN's discriminator."""
+"""A small convolutional classifier: the supervised baseline and, unchanged, the
+semi-supervised GAN's discriminator.
+"""
 
 from typing import NamedTuple
 
@@ -10,7 +12,7 @@ from course_lib.models.blocks import LEAK, Dropout, GaussianNoise, weight_normal
 
 
 class ClassifierOutput(NamedTuple):
-    """What the classifier says about each image, and the features from which it says it."""
+    """What the classifier says about each image, and its reasons: the features."""
 
     logits: Float[Tensor, "batch classes"]
     features: Float[Tensor, "batch features"]
@@ -19,29 +21,46 @@ class ClassifierOutput(NamedTuple):
 class Classifier(nn.Module):
     """Turn images with pixels in [-1, 1] into class logits.
 
-    Three convolutions, each but the first on small pictures halving the side, then a dense layer of 256 features and
-    one logit per class. Noise on the input, dropout between the layers and weight normalisation keep the network
-    from learning a handful of labelled images by heart. It holds no batch statistics: what it says about an image
-    does not depend on the images beside it, so labelled, unlabelled and generated ones may share a batch.
+    Three convolutions, each but the first on small pictures halving the side, then a
+    dense layer of 256 features and one logit per class. Noise on the input, dropout
+    between the layers and weight normalisation keep the network from learning a
+    handful of labelled images by heart. It holds no batch statistics: what it says
+    about an image does not depend on the images beside it, so labelled, unlabelled
+    and generated ones may share a batch.
 
     Args:
         side_px: side of the square images, at least 8.
-        noise_std: standard deviation of the noise on the input, in pixel units of [-1, 1].
-        dropout: probability of dropping a number after the second and third convolution; half of it after the first.
+        noise_std: standard deviation of the noise on the input, in pixel units of
+            [-1, 1].
+        dropout: probability of dropping a number after the second and third
+            convolution; half of it after the first.
     """
 
-    def __init__(self, *, channels: int, side_px: int, classes: int, noise_std: float, dropout: float) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int,
+        side_px: int,
+        classes: int,
+        noise_std: float,
+        dropout: float,
+    ) -> None:
         super().__init__()
         if side_px < 8:
-            raise InputError(f"side_px={side_px} is too small for three convolutions: use at least 8")
-        small = side_px < 16  # a first stride of 2 would throw away most of an 8 x 8 digit
+            raise InputError(
+                f"side_px={side_px} is too small for three convolutions: "
+                "use at least 8"
+            )
+        small = side_px < 16  # a stride of 2 would throw away most of an 8 x 8 digit
         kernel, stride = (3, 1) if small else (5, 2)
         side = side_px
         for step in (stride, 2, 2):
             side = -(-side // step)  # padding keeps ceil(side / stride)
         self.layers = nn.Sequential(
             GaussianNoise(noise_std),
-            weight_normalised(nn.Conv2d(channels, 32, kernel, stride, padding=kernel // 2)),
+            weight_normalised(
+                nn.Conv2d(channels, 32, kernel, stride, padding=kernel // 2)
+            ),
             nn.LeakyReLU(LEAK),
             Dropout(dropout / 2),
             weight_normalised(nn.Conv2d(32, 64, 3, stride=2, padding=1)),
@@ -56,6 +75,8 @@ class Classifier(nn.Module):
         )
         self.head = weight_normalised(nn.Linear(256, classes))
 
-    def forward(self, images: Float[Tensor, "batch channels side side"]) -> ClassifierOutput:
+    def forward(
+        self, images: Float[Tensor, "batch channels side side"]
+    ) -> ClassifierOutput:
         features = self.layers(images)  # (batch, 256)
         return ClassifierOutput(self.head(features), features)

@@ -1,4 +1,6 @@
-"""The generator of the semi-supervised GAN. Its discriminator is `course_lib.models.classifier.Classifier`."""
+"""The generator of the semi-supervised GAN. Its discriminator is the classifier of
+`course_lib.models.classifier`.
+"""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -9,8 +11,9 @@ from course_lib.errors import InputError
 class Generator(nn.Module):
     """Turn latent vectors into images with pixels in [-1, 1].
 
-    A dense layer lays out 64 maps of a quarter of the side; two transposed convolutions double the side each. The
-    kernel (4) is a multiple of the stride (2), which avoids a checkerboard.
+    A dense layer lays out 64 maps of a quarter of the side; two transposed
+    convolutions double the side each. The kernel (4) is a multiple of the stride
+    (2), which avoids a checkerboard.
 
     Args:
         side_px: side of the square images, a multiple of 4.
@@ -19,7 +22,10 @@ class Generator(nn.Module):
     def __init__(self, *, channels: int, side_px: int, latent_dim: int) -> None:
         super().__init__()
         if side_px < 8 or side_px % 4:
-            raise InputError(f"side_px={side_px} cannot be reached by doubling twice: use a multiple of 4, at least 8")
+            raise InputError(
+                f"side_px={side_px} cannot be reached by doubling twice: "
+                "use a multiple of 4, at least 8"
+            )
         self.latent_dim = latent_dim
         start = side_px // 4
         self.layers = nn.Sequential(
@@ -34,5 +40,7 @@ class Generator(nn.Module):
             nn.Tanh(),
         )
 
-    def forward(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch channels side side"]:
+    def forward(
+        self, latent: Float[Tensor, "batch latent_dim"]
+    ) -> Float[Tensor, "batch channels side side"]:
         return self.layers(latent)

@@ -32,8 +32,11 @@ class Players:
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Let gradients pass through a network without computing those of its own weights, which nobody would use."""
-    # Under DistributedDataParallel a pass that yields no weight gradients must not wait for them to be exchanged.
+    """Let gradients pass through a network without computing those of its own
+    weights, which nobody would use.
+    """
+    # Under DistributedDataParallel a pass that yields no weight gradients must not
+    # wait for them to be exchanged.
     with network.no_sync() if hasattr(network, "no_sync") else nullcontext():
         network.requires_grad_(False)
         try:
@@ -50,7 +53,7 @@ def supervised_step(
     *,
     backward: Backward = Tensor.backward,
 ) -> dict[str, Tensor]:
-    """Update a classifier on one labelled batch; return its cross-entropy in nats."""
+    """Update a classifier on one labelled batch; return its loss in nats."""
     optimizer.zero_grad()
     loss = cross_entropy(classifier(images).logits, labels)
     backward(loss)
@@ -70,9 +73,11 @@ def semi_supervised_step(
 ) -> dict[str, Tensor]:
     """Update the discriminator, then the generator, on one batch.
 
-    Without `feature_matching` the generator minimises the non-saturating loss of a plain GAN.
+    Without `feature_matching` the generator minimises the non-saturating loss of a
+    plain GAN.
 
-    Returns the discriminator's losses in nats, the generator's in units of features (without matching: in nats).
+    Returns the discriminator's losses in nats, the generator's in units of features
+    (without matching: in nats).
     """
     fake = players.generator(latent)
 
@@ -113,14 +118,22 @@ def semi_supervised_discriminator_step(
 ) -> tuple[dict[str, Tensor], Float[Tensor, "unlabelled features"]]:
     """Update the discriminator alone, on one pass over all three kinds of images.
 
-    Returns its two losses in nats, and the features of the unlabelled images, detached.
+    Returns its two losses in nats, and the unlabelled images' features, detached.
     """
     optimizer.zero_grad()
     sizes = [len(labelled), len(unlabelled), len(fake)]
     logits, features = discriminator(torch.cat([labelled, unlabelled, fake]))
     of_labelled, of_unlabelled, of_fake = logits.split(sizes)
-    loss = semi_supervised_discriminator_loss(of_labelled, labels, of_unlabelled, of_fake)
+    loss = semi_supervised_discriminator_loss(
+        of_labelled,
+        labels,
+        of_unlabelled,
+        of_fake,
+    )
     backward(loss.classes + loss.real_or_fake)
     optimizer.step()
-    losses = {"class_loss": loss.classes.detach(), "real_or_fake_loss": loss.real_or_fake.detach()}
+    losses = {
+        "class_loss": loss.classes.detach(),
+        "real_or_fake_loss": loss.real_or_fake.detach(),
+    }
     return losses, features.split(sizes)[1].detach()
