@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from course_lib.errors import InputError
 from course_lib.models.blocks import Dropout, GaussianNoise, initialise_from_data, weight_normalised
 
 
@@ -27,6 +28,18 @@ def test_dropout_passes_gradients_only_through_what_it_kept():
     dropped = Dropout(0.5)(x)
     dropped.sum().backward()
     assert torch.equal(x.grad, dropped.detach())
+
+
+@pytest.mark.parametrize("probability", [-0.1, 1.0, 1.5, float("nan")])
+def test_dropout_that_keeps_nothing_or_too_much_is_refused(probability):
+    with pytest.raises(InputError, match=rf"probability={probability} .* at least 0 and below 1"):
+        Dropout(probability)
+
+
+@pytest.mark.parametrize("std", [-0.1, float("inf"), float("nan")])
+def test_noise_without_a_spread_is_refused(std):
+    with pytest.raises(InputError, match=rf"std={std} .* finite number of at least 0"):
+        GaussianNoise(std)
 
 
 def test_after_initialisation_every_layer_has_standard_outputs():

@@ -84,3 +84,12 @@ def test_a_frozen_network_passes_gradients_and_gets_none(players, batch):
     assert images.grad.abs().sum() > 0
     assert all(parameter.grad is None for parameter in players.discriminator.parameters())
     assert all(parameter.requires_grad for parameter in players.discriminator.parameters())
+
+
+def test_a_layer_that_was_frozen_on_purpose_stays_so(players):
+    players.discriminator.layers.requires_grad_(False)
+    with pytest.raises(KeyboardInterrupt), frozen(players.discriminator):
+        assert not any(parameter.requires_grad for parameter in players.discriminator.parameters())
+        raise KeyboardInterrupt
+    assert not any(parameter.requires_grad for parameter in players.discriminator.layers.parameters())
+    assert all(parameter.requires_grad for parameter in players.discriminator.head.parameters())

@@ -1,18 +1,30 @@
 """Parts that several networks share."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from course_lib.errors import InputError
+
 LEAK = 0.2
 
 
 class GaussianNoise(nn.Module):
-    """Add noise from N(0, std^2) while training; change nothing while evaluating."""
+    """Add noise from N(0, std^2) while training; change nothing while evaluating.
+
+    Raises:
+        InputError: `std` is negative, infinite or no number.
+    """
 
     def __init__(self, std: float) -> None:
         super().__init__()
+        if not 0 <= std < math.inf:
+            raise InputError(
+                f"std={std} is no spread: use a finite number of at least 0"
+            )
         self.std = std
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -30,10 +42,18 @@ class Dropout(nn.Module):
     The same function as `torch.nn.Dropout`. On a CPU torch draws its mask with a
     Bernoulli sampler that is slow; comparing uniform numbers with the probability is
     faster.
+
+    Raises:
+        InputError: `probability` is below 0, or 1 or more.
     """
 
     def __init__(self, probability: float) -> None:
         super().__init__()
+        if not 0 <= probability < 1:
+            raise InputError(
+                f"probability={probability} cannot be the share of numbers dropped: "
+                "use at least 0 and below 1"
+            )
         self.probability = probability
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -35,6 +35,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
     """Let gradients pass through a network without computing those of its own
     weights, which nobody would use.
     """
+    trainable = [weight for weight in network.parameters() if weight.requires_grad]
     # Under DistributedDataParallel a pass that yields no weight gradients must not
     # wait for them to be exchanged.
     with network.no_sync() if hasattr(network, "no_sync") else nullcontext():
@@ -42,7 +43,8 @@ def frozen(network: nn.Module) -> Iterator[None]:
         try:
             yield
         finally:
-            network.requires_grad_(True)
+            for weight in trainable:
+                weight.requires_grad_(True)
 
 
 def supervised_step(
