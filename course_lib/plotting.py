@@ -1,6 +1,6 @@
 """Arrays in, matplotlib Axes out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision, on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Of a box in the graph of a network, whose columns and rows are 1 apart.
+HALF_WIDTH, HALF_HEIGHT = 0.42, 0.33
 
 
 def image_grid(
@@ -109,28 +111,31 @@ def network_graph(
     columns, rows = max(column for column, _ in at.values()) + 1, max(row for _, row in at.values()) + 1
     if ax is None:
         _, ax = plt.subplots(figsize=(2.6 * columns + 0.8, 0.72 * rows))
-    half_width, half_height = 0.42, 0.33
     for name, (column, row) in at.items():
-        corner = (column - half_width, row - half_height)
+        corner = (column - HALF_WIDTH, row - HALF_HEIGHT)
         colour = COLOURS[1] if name in mark else "#444444"
-        ax.add_patch(Rectangle(corner, 2 * half_width, 2 * half_height, facecolor="white", edgecolor=colour))
+        ax.add_patch(Rectangle(corner, 2 * HALF_WIDTH, 2 * HALF_HEIGHT, facecolor="white", edgecolor=colour))
         ax.text(column, row, labels[name], ha="center", va="center", fontsize=8, color=colour)
     style = {"color": "#777777", "linewidth": 1.2}
     for source, target in arrows:
-        (column, row), (to_column, to_row) = at[source], at[target]
-        if to_row == row + 1:
-            start, end = (column, row + half_height), (to_column, to_row - half_height)
-            ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, **style})
-            continue
-        passed = [c for c, r in at.values() if row < r < to_row and c > column]
-        lane = max([column, to_column, *passed]) + 0.58 if column <= to_column or passed else column
-        leave = (lane, row + half_height) if lane == column else (column + half_width, row)
-        ax.plot(
-            [leave[0], lane, lane], [leave[1], row, to_row] if lane != column else [leave[1], leave[1], to_row], **style
-        )
-        end = (to_column + half_width, to_row)
-        ax.annotate("", end, (lane, to_row), arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, **style})
+        *corners, turn, end = _route(at[source], at[target], at.values())
+        if corners:
+            ax.plot(*zip(*corners, turn, strict=True), **style)
+        ax.annotate("", end, turn, arrowprops={"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, **style})
     ax.set_xlim(-0.55, columns - 0.2)
     ax.set_ylim(rows - 0.5, -0.5)
     ax.set_axis_off()
     return ax
+
+
+def _route(start: tuple[int, int], end: tuple[int, int], boxes: Iterable[tuple[int, int]]) -> list[tuple[float, float]]:
+    """Return the corners of the way from one box to another, all given by column and row."""
+    (column, row), (to_column, to_row) = start, end
+    if to_row == row + 1:
+        return [(column, row + HALF_HEIGHT), (to_column, to_row - HALF_HEIGHT)]
+    enter = (to_column + HALF_WIDTH, to_row)
+    passed = [box_column for box_column, box_row in boxes if row < box_row < to_row and box_column > column]
+    if column > to_column and not passed:
+        return [(column, row + HALF_HEIGHT), (column, to_row), enter]
+    lane = max([column, to_column, *passed]) + 0.58
+    return [(column + HALF_WIDTH, row), (lane, row), (lane, to_row), enter]
