@@ -134,7 +134,7 @@ def _route(start: tuple[int, int], end: tuple[int, int], boxes: Iterable[tuple[i
     if to_row == row + 1:
         return [(column, row + HALF_HEIGHT), (to_column, to_row - HALF_HEIGHT)]
     enter = (to_column + HALF_WIDTH, to_row)
-    passed = [box_column for box_column, box_row in boxes if row < box_row < to_row and box_column > column]
+    passed = [box_column for box_column, box_row in boxes if row < box_row < to_row and box_column >= column]
     if column > to_column and not passed:
         return [(column, row + HALF_HEIGHT), (column, to_row), enter]
     lane = max([column, to_column, *passed]) + 0.58

@@ -67,6 +67,15 @@ def test_network_graph_leads_a_skip_round_the_steps_it_passes():
     assert max(skip.get_xdata()) > 0.42  # beyond the right edge of the boxes
 
 
+def test_network_graph_leads_a_skip_round_the_steps_below_it_also_on_its_way_to_the_left():
+    labels = {name: name for name in ("input", "left", "right", "layer", "sum")}
+    arrows = [("input", "left"), ("input", "right"), ("right", "layer"), ("left", "sum"), ("layer", "sum")]
+    ax = plotting.network_graph(labels, [*arrows, ("right", "sum")])
+    skip = ax.lines[-1]
+    assert boxes(ax)["right"] == (1, 1) and boxes(ax)["layer"] == (1, 2)
+    assert max(skip.get_xdata()) > 1.42  # beyond the right edge of the boxes
+
+
 @pytest.mark.parametrize("arrow", [("a", "c"), ("b", "a"), ("a", "a")])
 def test_network_graph_refuses_an_arrow_that_cannot_be(arrow):
     with pytest.raises(ValueError, match="both need a label, the first one earlier"):
