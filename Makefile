@@ -10,12 +10,17 @@ STAMP := $(VENV)/.installed
 # How notebooks are run and compared: the small data, no progress bars. Each of them sets its number of threads itself.
 QUICK := COURSE_SCALE=quick TQDM_DISABLE=1
 
+# What was typed reaches a recipe through the environment alone, so that neither make nor the shell runs a part of it.
+override NOTEBOOK := $(value NOTEBOOK)
+override REPO     := $(value REPO)
+export NOTEBOOK REPO
+
 # The notebook asked for, as a path from here, whichever way it was written.
-notebook = $(patsubst $(CURDIR)/%,%,$(abspath $(NOTEBOOK)))
+notebook = "$$($(BIN)/python -c 'import os; print(os.path.relpath(os.path.realpath(os.environ["NOTEBOOK"])))')"
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup book test serve execute check elsewhere claims-full records results repo clean need-notebook
+.PHONY: help setup book test serve lab execute check elsewhere claims-full records results repo clean need-notebook
 
 help: ## list the targets (this is what `make` alone does)
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -46,13 +51,18 @@ test: $(STAMP) ## lint, unit tests, every notebook's outputs, the built book
 serve: book ## build the book and serve it on this machine (PORT=8000)
 	$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
 
-execute: $(STAMP) need-notebook ## run NOTEBOOK=… on a clean kernel and store its outputs
+lab: $(STAMP) ## work on the notebooks in JupyterLab, which the first call installs
+	@$(BIN)/python -c 'import jupyterlab' 2> /dev/null || { echo "Installing JupyterLab into $(VENV), once."; \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.txt jupyterlab; }
+	JUPYTER_PREFER_ENV_PATH=1 $(BIN)/python -m jupyterlab --notebook-dir=book
+
+execute: need-notebook $(STAMP) ## run NOTEBOOK=… on a clean kernel and store its outputs
 	$(QUICK) $(BIN)/python tools/notebooks.py execute $(notebook)
 
-check: $(STAMP) need-notebook ## run NOTEBOOK=… and compare with its stored outputs
-	$(BIN)/python -m pytest tests/test_notebooks.py -k "$(notebook)"
+check: need-notebook $(STAMP) ## run NOTEBOOK=… and compare with its stored outputs
+	$(BIN)/python -m pytest tests/test_notebooks.py -k $(notebook)
 	$(QUICK) $(BIN)/python -m pytest --nbval $(notebook)
-	@echo "make check: $(notebook) shows what it computes"
+	@echo "make check: the notebook shows what it computes"
 
 elsewhere: $(STAMP) ## which claims hold on other processors and with other seeds (hours; or NOTEBOOK=…; can be stopped)
 	$(BIN)/python tools/elsewhere.py all $${NOTEBOOK:+"$$NOTEBOOK"}
@@ -72,13 +82,13 @@ results: $(STAMP) ## write the page of results from the records
 	$(BIN)/python tools/results.py
 
 repo: ## point the book and every setup cell at REPO=owner/name
-	@$(PYTHON) tools/notebooks.py repo "$${REPO-}"
+	@$(PYTHON) tools/notebooks.py repo -- "$$REPO"
 
 clean: ## remove what was built and cached (not .venv: delete that by hand to install afresh)
 	rm -rf _build .pytest_cache .ruff_cache .hypothesis *.egg-info
 	find . -path ./$(VENV) -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 need-notebook:
-	@test -f "$(NOTEBOOK)" || { \
-	    echo "make: no notebook at NOTEBOOK='$(NOTEBOOK)'." >&2; \
+	@test -f "$$NOTEBOOK" || { \
+	    printf "make: no notebook at NOTEBOOK='%s'.\n" "$$NOTEBOOK" >&2; \
 	    echo "Name one, for example: make check NOTEBOOK=book/06_ssgan/ssgan.ipynb" >&2; exit 2; }

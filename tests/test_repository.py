@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,7 +154,42 @@ def test_make_repo_can_be_repeated_and_undone(course):
     assert {path: path.read_text() for path in before} == before
 
 
-@pytest.mark.parametrize("name", ["", "course", "ada/", "/course", "a/b/c", "ada/co urse", "ada/course.git", "ada/.."])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://github.com/ada/gan-course",
+        "https://github.com/ada/gan-course/",
+        "https://github.com/ada/gan-course.git",
+        "github.com/ada/gan-course",
+        "git@github.com:ada/gan-course.git",
+        "ssh://git@github.com/ada/gan-course.git",
+    ],
+)
+def test_make_repo_takes_the_address_that_github_shows(address, course):
+    assert notebooks.set_repository(address, course)
+    assert notebooks.configured_repository(course) == "ada/gan-course"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "",
+            "-h",
+            "course",
+            "ada/",
+            "/course",
+            "a/b/c",
+            "ada/co urse",
+            "ada/course.git",
+            "ada/..",
+            "ada/.",
+            "ada/---",
+        ),
+        *("a-/b", "-a/b", "a--b/c", f"{'a' * 40}/b", f"a/{'b' * 101}"),
+        *("https://github.com/ada", "https://github.com/a-/b.git", "https://example.org/ada/course"),
+    ],
+)
 def test_make_repo_refuses_what_is_not_a_repository(name, course):
     before = (course / "_config.yml").read_text()
     with pytest.raises(ValueError, match="give owner/name"):
@@ -164,6 +200,88 @@ def test_make_repo_refuses_what_is_not_a_repository(name, course):
 def test_a_refused_name_is_one_line_and_exit_code_2(capsys):
     assert notebooks.main(["repo", "nonsense"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/appendix/running.md"])
+def test_what_the_page_says_about_cloning_can_be_pasted_before_and_after_make_repo(page, course):
+    copy = course / "book" / "page.md"
+    copy.write_text((ROOT / page).read_text(encoding="utf-8"), encoding="utf-8")
+    (course / "_config.yml").write_text((ROOT / "_config.yml").read_text(encoding="utf-8"), encoding="utf-8")
+    for repository in (notebooks.configured_repository(), "ada/gan-course"):
+        notebooks.set_repository(repository, course)
+        clone = re.search(
+            r"^git clone https://github\.com/(\S+)(?: (\S+))? && cd (\S+)$", copy.read_text(), re.MULTILINE
+        )
+        assert clone[1] == repository
+        assert clone[3] == (clone[2] or repository.split("/")[1])
+
+
+# ── make ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Run make on a copy of the Makefile, where nothing is installed and nothing can be: python3 is `false`."""
+    for name in ("Makefile", "requirements.txt", "pyproject.toml", "tools/notebooks.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+
+    def run(*arguments: str, python: str = "false") -> subprocess.CompletedProcess[str]:
+        command = ["make", "--no-print-directory", *arguments, f"PYTHON={python}"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    return run
+
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["execute", "check"])
+def test_make_without_a_notebook_asks_for_one_before_it_installs_anything(target, make):
+    asked = make(target)
+    assert asked.returncode == 2
+    assert "Name one, for example: make" in asked.stderr
+    assert "make setup" not in asked.stderr
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["need-notebook", "execute", "check"])
+@pytest.mark.parametrize(
+    "name", ['x" ; touch pwned ; echo "', "$(touch pwned)", "`touch pwned`", "$(shell touch pwned)"]
+)
+def test_make_takes_the_name_of_a_notebook_as_a_name(target, name, make, tmp_path):
+    asked = make(target, f"NOTEBOOK={name}")
+    assert asked.returncode == 2
+    assert f"NOTEBOOK='{name}'" in asked.stderr
+    assert not (tmp_path / "pwned").exists()
+
+
+@needs_make
+@pytest.mark.parametrize("written", ["book/a b.ipynb", "./book/../book/a b.ipynb", "{root}/book/a b.ipynb"])
+def test_make_check_names_a_notebook_as_the_tests_do_whichever_way_it_is_written(written, make, tmp_path):
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book" / "a b.ipynb").touch()
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tmp_path / ".venv" / ".installed").touch()
+    (tmp_path / "pytest.py").write_text("import sys\nprint(sys.argv[1:])")  # stands where pytest would
+    checked = make("check", f"NOTEBOOK={written.format(root=tmp_path)}")
+    assert checked.returncode == 0, checked.stderr
+    assert "['tests/test_notebooks.py', '-k', 'book/a b.ipynb']" in checked.stdout
+    assert "['--nbval', 'book/a b.ipynb']" in checked.stdout
+
+
+@needs_make
+@pytest.mark.parametrize("name", ["-h", "--help", "", "$(shell touch pwned)"])
+def test_make_repo_refuses_what_looks_like_an_option(name, make, tmp_path):
+    refused = make("repo", f"REPO={name}", python=sys.executable)
+    assert refused.returncode == 2
+    assert "give owner/name" in refused.stderr
+    assert not (tmp_path / "pwned").exists()
+
+
+# ── One repository ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_the_course_names_one_repository():

@@ -21,7 +21,9 @@ METADATA = {
 COLAB_METADATA = ("accelerator", "colab")
 TIMING_METADATA = ("execution", "ExecuteTime")
 
-GITHUB_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*/[A-Za-z0-9_.-]+"
+# "owner/name" as GitHub allows it: single hyphens inside an owner; not only dots and hyphens in a name.
+GITHUB_NAME = r"(?=[^/]{1,39}/)[A-Za-z0-9]+(?:[_-][A-Za-z0-9]+)*/(?=[.-]*[A-Za-z0-9_])[A-Za-z0-9_.-]{1,100}"
+GITHUB_ADDRESS = r"(?:https?://|(?:ssh://)?git@)?github\.com[/:](.+?)(?:\.git)?/?"
 
 
 def setup_cell(repository: str) -> str:
@@ -98,12 +100,18 @@ def set_repository(repository: str, root: Path = ROOT) -> list[Path]:
 
     A setup cell is rewritten whatever repository it named; a link is rewritten where it named the one in `_config.yml`.
 
+    Args:
+        repository: "owner/name", or an address on GitHub that ends so.
+
     Raises:
-        ValueError: the name is not "owner/name". Nothing is changed.
+        ValueError: GitHub allows no such repository. Nothing is changed.
     """
-    if not re.fullmatch(GITHUB_NAME, repository) or repository.endswith((".git", "/.", "/..")):
+    given = repository
+    if address := re.fullmatch(GITHUB_ADDRESS, repository):
+        repository = address[1]
+    if not re.fullmatch(GITHUB_NAME, repository) or repository.endswith(".git"):
         raise ValueError(
-            f"REPO={repository!r} does not name a GitHub repository: give owner/name, "
+            f"REPO={given!r} does not name a GitHub repository: give owner/name, "
             "for example: make repo REPO=ada/gan-course"
         )
     link = rf"github(?:\.com)?/{re.escape(configured_repository(root))}(?![\w-])"
@@ -132,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         except ValueError as error:
             print(f"make repo: {error}", file=sys.stderr)
             return 2
-        print(f"The course now points at https://github.com/{chosen.repository} ({len(changed)} files changed)")
+        print(f"The course now points at https://github.com/{configured_repository()} ({len(changed)} files changed)")
         return 0
 
     from nbclient.exceptions import CellExecutionError
