@@ -1,5 +1,8 @@
+import dataclasses
+
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from course_lib.data.augment import BACKGROUND, RandomAffine
 
@@ -68,3 +71,54 @@ def test_whole_pixel_shifts_move_without_blurring_and_all_come_equally_often():
     rows, _ = centre(moved)
     counts = torch.bincount((rows.round() - 2).long(), minlength=5)
     assert len(counts) == 5 and (counts / 5000 - 0.2).abs().max() < 0.03
+
+
+@pytest.mark.parametrize(
+    "field, limit, allowed",
+    [("shift_px", 64, True), ("rotation_degrees", 180, True), ("stretch", 1, False), ("slant", 1, False)],
+)
+def test_an_amount_that_is_absurd_is_refused_with_its_name_and_limit(field, limit, allowed):
+    given = RandomAffine()
+    for wrong in (-0.1, limit * 1.01, 1e39, float("inf"), float("nan"), "1", True, None):
+        with pytest.raises(ValueError, match=field):
+            RandomAffine(**{field: wrong})
+        with pytest.raises(ValueError, match=field):
+            dataclasses.replace(given, **{field: wrong})
+    with pytest.raises(ValueError, match=f"less than .*{limit}"):
+        RandomAffine(**{field: 1e39})
+    assert getattr(RandomAffine(**{field: limit if allowed else 0.99 * limit}), field) > 0
+
+
+def test_a_misspelt_amount_and_a_fraction_of_a_whole_pixel_are_refused():
+    with pytest.raises(ValueError, match="strech"):
+        RandomAffine(strech=0.1)
+    with pytest.raises(ValueError, match=r"shift_px=1\.5 is no whole number"):
+        RandomAffine(shift_px=1.5, whole_pixels=True)
+
+
+def test_it_stays_a_plain_dataclass_that_says_what_its_fields_are():
+    affine = RandomAffine(shift_px=2, stretch=0.1)
+    given = {"shift_px": 2.0, "rotation_degrees": 0.0, "stretch": 0.1, "slant": 0.0, "whole_pixels": False}
+    assert list(dataclasses.asdict(affine).items()) == list(given.items())
+    assert affine == RandomAffine(**given) != RandomAffine() and len({affine, RandomAffine(**given)}) == 1
+    assert dataclasses.replace(affine, slant=0.5) == RandomAffine(shift_px=2, stretch=0.1, slant=0.5)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        affine.slant = 0.5
+    described = TypeAdapter(RandomAffine).json_schema()["properties"]
+    assert all(len(described[field.name]["description"].splitlines()) == 1 for field in dataclasses.fields(affine))
+
+
+@pytest.mark.parametrize(
+    "amounts, middle_rows",
+    [
+        (
+            {"shift_px": 1.5, "rotation_degrees": 10.0, "stretch": 0.1, "slant": 0.2},
+            [-0.4945, -0.4517, -0.4089, 0.3882, 0.4315, 0.4749],
+        ),
+        ({"shift_px": 2.0, "whole_pixels": True}, [-0.3878, -0.3469, -0.3061, 0.4286, 0.4694, 0.5102]),
+    ],
+)
+def test_a_seed_gives_the_pictures_that_the_first_version_gave(amounts, middle_rows):
+    torch.manual_seed(0)
+    moved = RandomAffine(**amounts)(torch.linspace(-1, 1, 50).reshape(2, 1, 5, 5))
+    assert torch.allclose(moved[:, 0, 2, 1:4].flatten(), torch.tensor(middle_rows), atol=1e-4)
