@@ -1,3 +1,7 @@
+import gzip
+import hashlib
+import random
+import re
 import struct
 
 import pytest
@@ -6,6 +10,7 @@ import torch
 from course_lib.data import images
 from course_lib.data.download import RemoteFile
 from course_lib.errors import InputError
+from course_lib.files import DamagedError
 
 
 def test_the_digits_and_their_split_are_fixed():
@@ -72,39 +77,152 @@ def idx(array):
     return header + array.numpy().tobytes()
 
 
-@pytest.fixture
-def small_mnist(tmp_path, monkeypatch):
-    """Lay files of MNIST's form into COURSE_DATA; torchvision reads them as the real ones."""
-    folder = tmp_path / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    generator = torch.Generator().manual_seed(0)
-    content = {}
-    for part, count in {"train": 30, "t10k": 10}.items():
-        pixels = torch.randint(0, 256, (count, 28, 28), generator=generator, dtype=torch.uint8)
-        labels = (torch.arange(count) % 10).to(torch.uint8)
-        for kind, array in {"images-idx3": pixels, "labels-idx1": labels}.items():
-            content[f"{part}-{kind}-ubyte"] = idx(array)
-    for name, data in content.items():
-        (folder / name).write_bytes(data)
+COUNTS = {"train": 30, "t10k": 10}
+LOADERS = [images.mnist, images.fashion_mnist]
+
+
+def of_form(kind, count):
+    """Make random pixels, or labels 0 to 9, as one of MNIST's files."""
+    if "images" in kind:
+        generator = torch.Generator().manual_seed(count)
+        return idx(torch.randint(0, 256, (count, 28, 28), generator=generator, dtype=torch.uint8))
+    return idx((torch.arange(count) % 10).to(torch.uint8))
+
+
+CONTENT = {
+    f"{part}-{kind}-ubyte": of_form(kind, count)
+    for part, count in COUNTS.items()
+    for kind in ("images-idx3", "labels-idx1")
+}
+PACKED = {name: gzip.compress(content) for name, content in CONTENT.items()}
+FILES = tuple(
+    RemoteFile(
+        name=f"{name}.gz",
+        size_bytes=len(PACKED[name]),
+        sha256=hashlib.sha256(PACKED[name]).hexdigest(),
+        urls=(),
+        unpacked_name=name,
+        unpacked_bytes=len(content),
+        unpacked_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    for name, content in CONTENT.items()
+)
+
+
+@pytest.fixture(params=LOADERS, ids=["mnist", "fashion_mnist"])
+def load_small(request, tmp_path, monkeypatch):
+    """Lay small files of MNIST's form into COURSE_DATA, as if they were the published ones, and say who reads them."""
+    monkeypatch.setattr(images, "MNIST_FILES", FILES)
+    monkeypatch.setattr(images, "FASHION_MNIST_FILES", FILES)
     monkeypatch.setenv("COURSE_DATA", str(tmp_path))
-    return folder
+    folder_of(request.param, tmp_path).mkdir(parents=True)
+    for name, content in CONTENT.items():
+        (folder_of(request.param, tmp_path) / name).write_bytes(content)
+    return request.param
 
 
-def test_mnist_is_read_from_the_folder_that_is_named(small_mnist):
-    data = images.mnist()
+@pytest.fixture
+def folder(load_small, tmp_path):
+    return folder_of(load_small, tmp_path)
+
+
+def folder_of(loader, data_root):
+    return data_root / {"mnist": "MNIST", "fashion_mnist": "FashionMNIST"}[loader.__name__] / "raw"
+
+
+def test_files_are_read_from_the_folder_that_is_named(load_small):
+    data = load_small()
     assert data.train_images.shape == (30, 1, 28, 28) and data.test_images.shape == (10, 1, 28, 28)
+    assert data.train_images.dtype == torch.uint8 and data.train_labels.dtype == torch.int64
+    assert idx(data.train_images[:, 0]) == CONTENT["train-images-idx3-ubyte"]
+    assert idx(data.test_images[:, 0]) == CONTENT["t10k-images-idx3-ubyte"]
     assert data.train_labels.tolist() == [number % 10 for number in range(30)]
-    assert data.class_names[3] == "3 - three"
+    assert data.class_names[3] in ("3 - three", "Dress") and data.name == load_small.__name__
 
 
-def test_reading_leaves_the_folder_as_it_was(small_mnist):
-    before = sorted(path.name for path in small_mnist.parent.rglob("*"))
-    images.mnist()
-    assert sorted(path.name for path in small_mnist.parent.rglob("*")) == before
+def test_reading_leaves_the_folder_as_it_was(load_small, folder):
+    before = sorted(path.name for path in folder.parent.rglob("*"))
+    load_small()
+    assert sorted(path.name for path in folder.parent.rglob("*")) == before
 
 
-def test_a_damaged_file_is_told_with_its_folder(small_mnist):
-    whole = (small_mnist / "train-images-idx3-ubyte").read_bytes()
-    (small_mnist / "train-images-idx3-ubyte").write_bytes(whole[:-100])
-    with pytest.raises(InputError, match="MNIST files in .* cannot be read"):
-        images.mnist()
+def test_files_that_cannot_be_had_are_all_named(load_small, folder):
+    (folder / "t10k-images-idx3-ubyte").unlink()
+    with pytest.raises(InputError, match="could not be downloaded") as raised:
+        load_small()
+    assert all(f"{name}(.gz)" in str(raised.value) for name in CONTENT) and str(folder) in str(raised.value)
+
+
+def changed(content, position, byte):
+    return content[:position] + bytes([byte]) + content[position + 1 :]
+
+
+IMAGES, LABELS = CONTENT["t10k-images-idx3-ubyte"], CONTENT["t10k-labels-idx1-ubyte"]
+DAMAGE = {
+    "a web page": ("t10k-images-idx3-ubyte", b"<!DOCTYPE html><html>log in first</html>"),
+    "nothing": ("t10k-images-idx3-ubyte", b""),
+    "cut": ("t10k-images-idx3-ubyte", IMAGES[:-100]),
+    "too long": ("t10k-images-idx3-ubyte", IMAGES + b"!"),
+    "of floats": ("t10k-images-idx3-ubyte", changed(IMAGES, 2, 13)),
+    "of four dimensions": ("t10k-images-idx3-ubyte", changed(IMAGES, 3, 4)),
+    "huge": ("t10k-images-idx3-ubyte", changed(IMAGES, 4, 255)),
+    "not square": ("t10k-images-idx3-ubyte", idx(torch.zeros(10, 14, 56, dtype=torch.uint8))),
+    "of another side": ("t10k-images-idx3-ubyte", idx(torch.zeros(10, 14, 14, dtype=torch.uint8))),
+    "one picture short": ("t10k-images-idx3-ubyte", of_form("images-idx3", 9)),
+    "one label short": ("t10k-labels-idx1-ubyte", of_form("labels-idx1", 9)),
+    "a label above 9": ("t10k-labels-idx1-ubyte", changed(LABELS, 11, 17)),
+    "another label": ("t10k-labels-idx1-ubyte", changed(LABELS, 11, 8)),
+    "the training labels": ("t10k-labels-idx1-ubyte", CONTENT["train-labels-idx1-ubyte"]),
+    "one pixel": ("train-images-idx3-ubyte", changed(CONTENT["train-images-idx3-ubyte"], 9999, 7)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_named_with_what_to_do(load_small, folder, damage):
+    name, content = DAMAGE[damage]
+    assert content != CONTENT[name]
+    (folder / name).write_bytes(content)
+    with pytest.raises(DamagedError) as raised:
+        load_small()
+    message = str(raised.value)
+    assert message.startswith(f"{folder / name} is not the published file: it has ") and "\n" not in message
+    assert "Delete it and run again" in message
+
+
+def test_a_damaged_file_is_unpacked_again_where_its_archive_is_there(load_small, folder):
+    name, content = DAMAGE["one pixel"]
+    whole = load_small().sha256()
+    (folder / name).write_bytes(content)
+    (folder / f"{name}.gz").write_bytes(PACKED[name])
+    assert load_small().sha256() == whole
+    assert (folder / name).read_bytes() == CONTENT[name]
+
+
+def damaged(content, chance):
+    """Damage a file in a random way: cut it, lengthen it, flip bits of its header or of the rest, or take another."""
+    match chance.randrange(6):
+        case 0:
+            return content[: chance.randrange(len(content))]
+        case 1:
+            return content + chance.randbytes(chance.randrange(1, 100))
+        case 2:
+            return changed(content, position := chance.randrange(16), content[position] ^ 1 << chance.randrange(8))
+        case 3:
+            return changed(
+                content, position := chance.randrange(len(content)), content[position] ^ 1 << chance.randrange(8)
+            )
+        case 4:
+            return chance.randbytes(chance.randrange(len(content)))
+        case _:
+            return chance.choice([other for other in CONTENT.values() if other != content])
+
+
+def test_whatever_happens_to_a_file_it_is_refused(load_small, folder, of_many):
+    chance = random.Random(0)
+    for _ in range(of_many(60, 1000)):
+        name = chance.choice(list(CONTENT))
+        (folder / name).write_bytes(damaged(CONTENT[name], chance))
+        with pytest.raises(DamagedError, match=re.escape(f"{folder / name} is not the published file")):
+            load_small()
+        (folder / name).write_bytes(CONTENT[name])
+    load_small()

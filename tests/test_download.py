@@ -9,6 +9,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -25,13 +26,31 @@ from course_lib.data.download import (
     DownloadError,
     RemoteFile,
     fetch,
-    unpack_gzip,
+    obtain,
+    unpack,
 )
 from course_lib.errors import InputError
+from course_lib.files import DamagedError
 
 CONTENT = bytes(range(256)) * 1000  # 256,000 bytes: several blocks
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 HALF = len(CONTENT) // 2
+PACKED = gzip.compress(CONTENT)
+LOGIN = b"<html>log in first</html>"
+
+
+def published(content: bytes, *urls: str, packed: bytes = b"") -> RemoteFile:
+    """Describe data.bin, of this content, or data.gz, which unpacks to the content."""
+    archive = packed or content
+    return RemoteFile(
+        name="data.gz" if packed else "data.bin",
+        size_bytes=len(archive),
+        sha256=hashlib.sha256(archive).hexdigest(),
+        urls=urls,
+        unpacked_name="data",
+        unpacked_bytes=len(content),
+        unpacked_sha256=hashlib.sha256(content).hexdigest(),
+    )
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -42,23 +61,39 @@ class Handler(BaseHTTPRequestHandler):
         asked = self.headers["Range"]
         self.server.requests.append((way, asked))
         start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
-        body = b"<html>log in first</html>" if way == "wrong" else CONTENT
+        body = {"wrong": LOGIN, "wrong-lengthless": LOGIN, "garbled": CONTENT[::-1], "packed": PACKED}.get(way, CONTENT)
         if way == "missing":
             return self.send_error(404)
+        if way == "rangeless" and asked:
+            return self.send_error(416)
+        if way == "dripping-head":
+            return self.drip(b"HTTP/1.0 200 OK\r\nX-Padding: ")
+        if way == "dripping-chunk":
+            return self.drip(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5;padding=")
         if way == "slow":
             time.sleep(0.2)
         if start and way in ("good", "slow", "truncating", "elsewhere"):
-            if start >= len(body):
-                return self.send_error(416)
             self.send_response(206)
             first = start - 7 if way == "elsewhere" else start
             self.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
             body = body[first:]
         else:
             self.send_response(200)
-        if way != "lengthless":
+        if way not in ("lengthless", "wrong-lengthless", "endless"):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        if way == "dripping":
+            return self.drip(body[:HALF])
+        if way == "endless":
+            with suppress(OSError):
+                for _ in range(200):
+                    self.wfile.write(body)
+            return None
+        if way == "steady":
+            for fifth in range(5):
+                self.wfile.write(body[fifth * len(body) // 5 : (fifth + 1) * len(body) // 5])
+                time.sleep(0.1)
+            return None
         self.wfile.write(body[: len(body) // 2] if way in ("truncating", "resetting") else body)
         if way == "holding":
             time.sleep(0.3)
@@ -67,6 +102,16 @@ class Handler(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             os.close(self.connection.detach())
 
+    def drip(self, beginning: bytes):
+        """Send the beginning, then a byte at a time for two seconds."""
+        try:
+            self.wfile.write(beginning)
+            for _ in range(100):
+                time.sleep(0.02)
+                self.wfile.write(b"?")
+        except OSError:
+            self.server.left_alone.set()
+
     def log_message(self, *_):
         """Keep the test's output clean."""
 
@@ -74,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def server():
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as serving:
-        serving.requests = []
+        serving.requests, serving.left_alone = [], threading.Event()
         thread = threading.Thread(target=serving.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield serving
@@ -88,7 +133,7 @@ def remote(server):
 
     def make(*ways: str) -> RemoteFile:
         host = f"http://127.0.0.1:{server.server_port}"
-        return RemoteFile("data.bin", SHA256, tuple(f"{host}/{way}/data.bin" for way in ways))
+        return published(CONTENT, *(f"{host}/{way}/data.bin" for way in ways))
 
     return make
 
@@ -182,9 +227,23 @@ def test_a_server_that_continues_at_another_byte_is_asked_for_the_whole(remote, 
 
 @pytest.mark.parametrize("extra", [0, 10])
 def test_a_part_as_long_as_the_file_but_wrong_is_started_again(remote, server, tmp_path, extra):
-    (tmp_path / "data.bin.part").write_bytes(b"?" * (len(CONTENT) + extra))  # the server answers 416
+    (tmp_path / "data.bin.part").write_bytes(b"?" * (len(CONTENT) + extra))
     fetch(remote("good"), tmp_path)
-    assert server.requests == [("good", f"bytes={len(CONTENT) + extra}-"), ("good", None)]
+    assert server.requests == [("good", None)]
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+
+
+def test_a_server_that_refuses_to_continue_is_asked_for_the_whole(remote, server, tmp_path):
+    (tmp_path / "data.bin.part").write_bytes(CONTENT[:HALF])
+    fetch(remote("rangeless"), tmp_path)
+    assert server.requests == [("rangeless", f"bytes={HALF}-"), ("rangeless", None)]
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+
+
+def test_a_part_outlives_a_mirror_that_offers_something_else(remote, server, tmp_path):
+    (tmp_path / "data.bin.part").write_bytes(CONTENT[:HALF])
+    fetch(remote("wrong", "good"), tmp_path)
+    assert server.requests == [("wrong", f"bytes={HALF}-"), ("good", f"bytes={HALF}-")]
     assert (tmp_path / "data.bin").read_bytes() == CONTENT
 
 
@@ -221,40 +280,43 @@ def test_mirrors_are_tried_in_order(remote, server, tmp_path):
 
 
 def test_the_error_names_folder_file_reasons_and_remedy_in_one_line(remote, tmp_path):
-    file = remote("missing", "wrong", "truncating")
+    file = remote("missing", "wrong", "garbled", "wrong-lengthless", "truncating")
     with pytest.raises(DownloadError) as raised:
         fetch(file, tmp_path)
     message = str(raised.value)
-    found = hashlib.sha256(b"<html>log in first</html>").hexdigest()
+    found = hashlib.sha256(CONTENT[::-1]).hexdigest()
     assert "\n" not in message
     assert f"data.bin could not be downloaded into {tmp_path}" in message
     assert f"{file.urls[0]}: HTTP Error 404: Not Found" in message
-    assert f"{file.urls[1]}: corrupted download, SHA-256 {found}, expected {SHA256}" in message
-    assert f"{file.urls[2]}: the connection ended after {HALF} of {len(CONTENT)} bytes" in message
+    assert f"{file.urls[1]}: it offers {len(LOGIN)} bytes, expected {len(CONTENT)}" in message
+    assert f"{file.urls[2]}: corrupted download, it has SHA-256 {found}, expected {SHA256}" in message
+    assert f"{file.urls[3]}: corrupted download, it has {len(LOGIN)} bytes, expected {len(CONTENT)}" in message
+    assert f"{file.urls[4]}: the connection ended after {HALF} of {len(CONTENT)} bytes" in message
     assert f"put data.bin (SHA-256 {SHA256}) into that folder" in message
     assert "COURSE_DATA" in message
-    assert "another SHA-256" not in message
+    assert "a file of that name" not in message
     assert isinstance(raised.value, InputError)
     assert not isinstance(raised.value, DiskError)
 
 
 def test_a_wrong_file_put_there_by_hand_is_named_and_kept(remote, tmp_path):
     (tmp_path / "data.bin").write_bytes(b"by hand")
-    with pytest.raises(DownloadError, match="a file of that name is there, but with another SHA-256"):
+    with pytest.raises(DownloadError, match="a file of that name is there, but it is another"):
         fetch(remote("missing"), tmp_path)
     assert visible(tmp_path) == ["data.bin"]
 
 
-def test_a_corrupted_download_leaves_no_part(remote, tmp_path):
+@pytest.mark.parametrize("way", ["garbled", "wrong-lengthless"])
+def test_a_corrupted_download_leaves_no_part(remote, tmp_path, way):
     with pytest.raises(DownloadError, match="corrupted download"):
-        fetch(remote("wrong"), tmp_path)
+        fetch(remote(way), tmp_path)
     assert visible(tmp_path) == []
 
 
 def test_a_silent_server_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.05)
+    monkeypatch.setattr(download, "SILENT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        file = RemoteFile("data.bin", SHA256, (f"http://127.0.0.1:{silent.getsockname()[1]}/",))
+        file = published(CONTENT, f"http://127.0.0.1:{silent.getsockname()[1]}/")
         begun = time.monotonic()
         with pytest.raises(DownloadError, match="timed out"):
             fetch(file, tmp_path)
@@ -262,7 +324,7 @@ def test_a_silent_server_is_given_up(tmp_path, monkeypatch):
 
 
 def test_a_server_that_holds_the_line_does_not_hold_us(remote, tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(download, "SILENT_SECONDS", 0.1)
     assert fetch(remote("holding"), tmp_path).read_bytes() == CONTENT
 
 
@@ -270,8 +332,52 @@ def test_nobody_listening_is_a_reason_too(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(DownloadError, match="refused") as raised:
-        fetch(RemoteFile("data.bin", SHA256, (f"http://127.0.0.1:{port}/",)), tmp_path)
+        fetch(published(CONTENT, f"http://127.0.0.1:{port}/"), tmp_path)
     assert not isinstance(raised.value, DiskError)
+
+
+@pytest.mark.parametrize("start", [0, HALF])
+def test_no_more_than_the_published_size_is_taken_from_a_mirror(remote, server, tmp_path, start):
+    (tmp_path / "data.bin.part").write_bytes(CONTENT[:start])
+    with pytest.raises(DownloadError, match="corrupted download, it has .* bytes") as raised:
+        fetch(remote("endless"), tmp_path)
+    taken = int(re.search(r"it has (\d+) bytes", str(raised.value))[1])
+    assert len(CONTENT) < taken <= len(CONTENT) + download.BLOCK_BYTES
+    assert visible(tmp_path) == []
+    assert fetch(remote("endless", "good"), tmp_path).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("way, kept", [("dripping-head", 0), ("dripping-chunk", 0), ("dripping", HALF)])
+def test_a_mirror_that_drips_is_given_up_and_what_it_brought_is_kept(remote, server, tmp_path, monkeypatch, way, kept):
+    monkeypatch.setattr(download, "SLOW_SECONDS", 0.2)
+    begun = time.monotonic()
+    with pytest.raises(DownloadError, match=r"too slow, less than 65536 bytes in 0\.2 seconds"):
+        fetch(remote(way), tmp_path)
+    assert 0.2 <= time.monotonic() - begun < 1
+    part = tmp_path / "data.bin.part"
+    assert kept <= (part.stat().st_size if part.exists() else 0) < kept + 100
+    fetch(remote("good"), tmp_path)
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+    assert not kept or server.requests[1][1].startswith("bytes=")
+
+
+def test_the_next_mirror_is_asked_when_one_drips(remote, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SLOW_SECONDS", 0.2)
+    fetch(remote("dripping-head", "good"), tmp_path)
+    assert server.requests == [("dripping-head", None), ("good", None)]
+    assert (tmp_path / "data.bin").read_bytes() == CONTENT
+
+
+def test_a_mirror_that_is_given_up_is_hung_up_on(remote, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SLOW_SECONDS", 0.1)
+    fetch(remote("dripping", "good"), tmp_path)
+    assert server.left_alone.wait(1)
+
+
+def test_a_mirror_that_is_steady_may_take_longer(remote, server, tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(download, "SLOW_BYTES", 40_000)  # it sends 51,200 in 0.1 seconds, and takes 0.5 for all
+    assert fetch(remote("steady"), tmp_path).read_bytes() == CONTENT
 
 
 # ── What goes wrong on the disk ───────────────────────────────────────────────────────────────────────────────────
@@ -310,49 +416,64 @@ def test_a_folder_that_cannot_be_made_is_named_before_any_request(remote, server
 # ── Unpacking ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+FILE = published(CONTENT, packed=PACKED)
+
+
 @pytest.fixture
 def archive(tmp_path):
     path = tmp_path / "data.gz"
-    path.write_bytes(gzip.compress(CONTENT))
+    path.write_bytes(PACKED)
     return path
 
 
-@pytest.mark.parametrize("sha256", [SHA256, None])
-def test_unpacking_gives_what_was_packed(archive, tmp_path, sha256):
+def test_unpacking_gives_what_was_packed(archive, tmp_path):
     (tmp_path / "data").write_bytes(b"old")
-    assert unpack_gzip(archive, tmp_path / "data", sha256) == tmp_path / "data"
+    assert unpack(FILE, tmp_path) == tmp_path / "data"
     assert (tmp_path / "data").read_bytes() == CONTENT
     assert visible(tmp_path) == ["data", "data.gz"]
 
 
 def test_what_is_unpacked_and_correct_is_left_alone(tmp_path):
     (tmp_path / "data").write_bytes(CONTENT)
-    assert unpack_gzip(tmp_path / "no such archive", tmp_path / "data", SHA256) == tmp_path / "data"
+    assert unpack(FILE, tmp_path) == tmp_path / "data"  # there is no archive
+    assert visible(tmp_path) == ["data"]
 
 
-def test_an_archive_of_something_else_leaves_the_target_as_it_was(archive, tmp_path):
+def test_an_archive_of_something_else_leaves_the_target_as_it_was(tmp_path):
     (tmp_path / "data").write_bytes(b"old")
-    with pytest.raises(DownloadError, match=f"SHA-256 {SHA256}, expected {'0' * 64}") as raised:
-        unpack_gzip(archive, tmp_path / "data", "0" * 64)
+    archive = tmp_path / "data.gz"
+    archive.write_bytes(gzip.compress(CONTENT[::-1]))
+    found = hashlib.sha256(CONTENT[::-1]).hexdigest()
+    with pytest.raises(DownloadError, match=f"SHA-256 {found}, expected {SHA256}") as raised:
+        unpack(FILE, tmp_path)
     assert str(archive) in str(raised.value)
     assert (tmp_path / "data").read_bytes() == b"old"
     assert visible(tmp_path) == ["data", "data.gz"]
 
 
+def test_an_archive_that_unpacks_to_too_much_is_stopped(archive, tmp_path, monkeypatch):
+    archive.write_bytes(gzip.compress(bytes(20 * len(CONTENT))))
+    written = []
+    monkeypatch.setattr(os, "fsync", lambda number: written.append(os.fstat(number).st_size))
+    with pytest.raises(DownloadError, match=f"unpacks to something else, it has .* bytes, expected {len(CONTENT)}"):
+        unpack(FILE, tmp_path)
+    assert len(CONTENT) < written[0] <= len(CONTENT) + download.BLOCK_BYTES
+    assert visible(tmp_path) == ["data.gz"]
+
+
 @pytest.mark.parametrize("damage", ["cut", "not gzip", "bytes", "checksum"])
 def test_a_damaged_archive_is_named_and_leaves_nothing(archive, tmp_path, damage):
-    packed = archive.read_bytes()
-    middle = len(packed) // 2
+    middle = len(PACKED) // 2
     archive.write_bytes(
         {
-            "cut": packed[:middle],
+            "cut": PACKED[:middle],
             "not gzip": b"<html>",
-            "bytes": packed[:20] + b"\xff" * 50 + packed[70:],
-            "checksum": packed[:-8] + b"\0" * 8,
+            "bytes": PACKED[:20] + b"\xff" * 50 + PACKED[70:],
+            "checksum": PACKED[:-8] + b"\0" * 8,
         }[damage]
     )
     with pytest.raises(DownloadError, match="is damaged") as raised:
-        unpack_gzip(archive, tmp_path / "data", SHA256)
+        unpack(FILE, tmp_path)
     assert str(archive) in str(raised.value)
     assert not isinstance(raised.value, DiskError)
     assert visible(tmp_path) == ["data.gz"]
@@ -364,17 +485,75 @@ def test_a_full_disk_while_unpacking_is_named_and_leaves_nothing(archive, tmp_pa
 
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(DiskError, match=re.escape(f"{tmp_path / 'data.part'}: No space left on device")):
-        unpack_gzip(archive, tmp_path / "data", SHA256)
+        unpack(FILE, tmp_path)
     assert visible(tmp_path) == ["data.gz"]
 
 
 def test_unpacking_waits_for_another_process_that_unpacks_the_same(archive, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         with FileLock(tmp_path / ".data.lock"):
-            unpacking = pool.submit(unpack_gzip, archive, tmp_path / "data", SHA256)
+            unpacking = pool.submit(unpack, FILE, tmp_path)
             time.sleep(0.1)
             assert not (tmp_path / "data").exists()
         assert unpacking.result(timeout=5).read_bytes() == CONTENT
+
+
+# ── Obtaining ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DAMAGED = {
+    "flipped": CONTENT[:-1] + b"!",
+    "cut": CONTENT[:HALF],
+    "long": CONTENT + b"!",
+    "other": LOGIN,
+    "empty": b"",
+}
+
+
+@pytest.fixture
+def mirrored(server):
+    return published(CONTENT, f"http://127.0.0.1:{server.server_port}/packed/data.gz", packed=PACKED)
+
+
+def test_what_is_missing_is_downloaded_and_unpacked(mirrored, server, tmp_path):
+    assert obtain(mirrored, tmp_path / "new").read_bytes() == CONTENT
+    assert server.requests == [("packed", None)]
+    assert visible(tmp_path / "new") == ["data", "data.gz"]
+
+
+def test_what_is_there_and_correct_is_neither_asked_for_nor_written(mirrored, server, tmp_path):
+    (tmp_path / "data").write_bytes(CONTENT)
+    assert obtain(mirrored, tmp_path) == tmp_path / "data"
+    assert server.requests == [] and list(tmp_path.iterdir()) == [tmp_path / "data"]
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_what_is_damaged_is_unpacked_again_where_the_archive_is_there(
+    mirrored, server, archive, tmp_path, capsys, damage
+):
+    (tmp_path / "data").write_bytes(DAMAGED[damage])
+    assert obtain(mirrored, tmp_path).read_bytes() == CONTENT
+    said = capsys.readouterr().err
+    assert f"{tmp_path / 'data'} is not the published file: it has" in said and "Unpacking it again" in said
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("damage", DAMAGED)
+@pytest.mark.parametrize("beside", [None, PACKED[:-1] + b"!"])
+def test_what_is_damaged_without_its_archive_is_named_and_had_again_once_deleted(
+    mirrored, server, tmp_path, damage, beside
+):
+    path = tmp_path / "data"
+    path.write_bytes(DAMAGED[damage])
+    if beside:
+        (tmp_path / "data.gz").write_bytes(beside)
+    with pytest.raises(DamagedError) as raised:
+        obtain(mirrored, tmp_path)
+    message = str(raised.value)
+    assert "\n" not in message and f"{path} is not the published file: it has" in message
+    assert "Delete it and run again" in message
+    assert path.read_bytes() == DAMAGED[damage] and server.requests == []
+    path.unlink()
+    assert obtain(mirrored, tmp_path).read_bytes() == CONTENT
 
 
 # ── The lists ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -382,13 +561,20 @@ def test_unpacking_waits_for_another_process_that_unpacks_the_same(archive, tmp_
 
 def test_the_lists_name_eight_different_files_with_whole_hashes():
     files = MNIST_FILES + FASHION_MNIST_FILES
-    assert len({file.sha256 for file in files}) == 8
+    sums = [found for file in files for found in (file.sha256, file.unpacked_sha256)]
+    assert len(set(sums)) == 16 and all(re.fullmatch("[0-9a-f]{64}", found) for found in sums)
     for file in files:
-        assert re.fullmatch("[0-9a-f]{64}", file.sha256)
         assert len(file.urls) > 1
         assert all(url.endswith(f"/{file.name}") for url in file.urls)
         assert file.name == f"{file.unpacked_name}.gz"
-    assert all(re.fullmatch("[0-9a-f]{64}", file.unpacked_sha256) for file in MNIST_FILES)
+
+
+@pytest.mark.parametrize("files", [MNIST_FILES, FASHION_MNIST_FILES])
+def test_the_sizes_are_those_of_as_many_pictures_and_labels(files):
+    for file in files:
+        count = 60_000 if "train" in file.name else 10_000
+        assert file.unpacked_bytes == (16 + 28 * 28 * count if "images" in file.name else 8 + count)
+        assert file.unpacked_bytes / 10 < file.size_bytes < file.unpacked_bytes
 
 
 def test_names_and_a_mirror_are_those_of_torchvision():
