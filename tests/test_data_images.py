@@ -72,6 +72,34 @@ def test_unknown_data_and_impossible_sizes_are_named():
         images.load("digits", side_px=0)
 
 
+@pytest.mark.parametrize("side_px, needed", [(773, "1,073,759,613"), (200_000, "71,880,000,000,000")])
+def test_a_side_that_takes_too_much_memory_is_refused_before_any_is_taken(monkeypatch, side_px, needed):
+    monkeypatch.setattr(images.transforms, "resize", lambda *_, **__: pytest.fail("it was resized"))
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: pytest.fail("memory was taken"))
+    message = f"side_px={side_px} .* digits {needed} bytes .* at most 1,073,741,824 are allowed: use at most 772"
+    with pytest.raises(InputError, match=message):
+        images.load("digits", side_px=side_px)
+
+
+def test_resizing_some_at_a_time_is_resizing_all(monkeypatch):
+    digits, sizes = images.digits(), []
+    resize = images.transforms.resize
+    monkeypatch.setattr(images, "RESIZED_AT_ONCE_BYTES", 100 * 12 * 12 + 1)
+    monkeypatch.setattr(
+        images.transforms, "resize", lambda some, *a, **k: sizes.append(len(some)) or resize(some, *a, **k)
+    )
+    data = images.load("digits", side_px=12)
+    assert sizes == 12 * [100] + [97] + 5 * [100]
+    assert torch.equal(data.train_images, resize(digits.train_images, [12, 12], antialias=True))
+    assert torch.equal(data.test_images, resize(digits.test_images, [12, 12], antialias=True))
+
+
+def test_the_form_is_what_a_network_is_built_for():
+    assert images.digits().form == (1, 8, 10) and images.load("digits", side_px=12).form.side_px == 12
+    data = images.digits()
+    assert data.form == images.ImageForm(channels=data.channels, side_px=data.side_px, classes=data.classes)
+
+
 def idx(array):
     header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
     return header + array.numpy().tobytes()

@@ -1,10 +1,12 @@
 """Labelled pictures from several sources in one form."""
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +22,16 @@ from course_lib.data.download import FASHION_MNIST_FILES, MNIST_FILES, DownloadE
 from course_lib.errors import InputError
 
 DIGITS_TEST_IMAGES = 500
+RESIZED_BYTES = 1 << 30  # all pictures of a data set may take so much: 123 px of MNIST, 772 px of the digits
+RESIZED_AT_ONCE_BYTES = 1 << 22
+
+
+class ImageForm(NamedTuple):
+    """What a network has to know of the images it is built for: how many channels, side in pixels, how many classes."""
+
+    channels: int
+    side_px: int
+    classes: int
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,10 @@ class ImageData:
     test_images: UInt8[Tensor, "test channels height width"]
     test_labels: Int[Tensor, " test"]
     class_names: tuple[str, ...]
+
+    @property
+    def form(self) -> ImageForm:
+        return ImageForm(self.channels, self.side_px, self.classes)
 
     @property
     def classes(self) -> int:
@@ -117,7 +133,8 @@ def load(name: str, *, side_px: int | None = None, validation: int = 0) -> Image
     """Load a data set by its name.
 
     Args:
-        side_px: resize the images to this side; None leaves them as they are.
+        side_px: resize the images to this side; None leaves them as they are. Together they may take at most
+            RESIZED_BYTES, one byte for each pixel and channel.
         validation: set so many training images aside, always the same ones, and let them take the place of the test
             images: so settings can be chosen without a look at those. Every class loses the same share.
 
@@ -133,12 +150,27 @@ def load(name: str, *, side_px: int | None = None, validation: int = 0) -> Image
         return data
     if side_px < 1:
         raise InputError(f"side_px={side_px} is no size of a picture: use a positive number of pixels")
-    size = [side_px, side_px]
+    channels = data.channels * (len(data.train_images) + len(data.test_images))
+    if (needed := channels * side_px**2) > RESIZED_BYTES:
+        raise InputError(
+            f"side_px={side_px} would make {data.name} {needed:,} bytes large, at most {RESIZED_BYTES:,} are allowed: "
+            f"use at most {math.isqrt(RESIZED_BYTES // channels)}"
+        )
     return replace(
-        data,
-        train_images=transforms.resize(data.train_images, size, antialias=True),
-        test_images=transforms.resize(data.test_images, size, antialias=True),
+        data, train_images=_resized(data.train_images, side_px), test_images=_resized(data.test_images, side_px)
     )
+
+
+def _resized(
+    images: UInt8[Tensor, "n channels height width"], side_px: int
+) -> UInt8[Tensor, "n channels {side_px} {side_px}"]:
+    """Resize some images at a time: on some processors torch computes in floats, which take five times as much."""
+    count, channels = images.shape[:2]
+    resized = torch.empty(count, channels, side_px, side_px, dtype=torch.uint8)
+    at_once = max(1, RESIZED_AT_ONCE_BYTES // (channels * side_px**2))
+    for before, after in zip(images.split(at_once), resized.split(at_once), strict=True):
+        after.copy_(transforms.resize(before, [side_px, side_px], antialias=True))
+    return resized
 
 
 def _with_validation(data: ImageData, count: int) -> ImageData:
