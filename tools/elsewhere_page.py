@@ -62,7 +62,7 @@ def _summary(rows: list[table.Row]) -> list[str]:
         return ["Nothing has been measured yet.\n"]
     lines = []
     for name, runs in (
-        ("ten offsets of the seeds", [(row, value) for row in rows for value in row.seeds]),
+        ("fifteen offsets of the seeds", [(row, value) for row in rows for value in row.seeds]),
         ("five fresh offsets", [(row, value) for row in rows for value in row.fresh]),
         ("processors and threads", [(row, value) for row in rows for value in row.processors.values()]),
     ):

@@ -14,7 +14,7 @@ KEPT = source.PACKAGE / "recorded" / "elsewhere"
 # A claim with one bound of at most this size says that two ways to compute a number agree up to rounding.
 EXACT = 1e-5
 NEAREST = 3.0  # standard deviations between the mean and a bound
-OFFSETS, PROCESSORS = 10, 4  # a complete measurement has so many
+OFFSETS, PROCESSORS = 15, 4  # a complete measurement has so many
 
 
 @dataclass(frozen=True)
