@@ -1,14 +1,20 @@
 """Seeds, device and precision: the only file that knows what the code runs on."""
 
+import inspect
 import os
-from collections.abc import Callable
-from typing import Literal, TypeVar
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from threadpoolctl import threadpool_limits
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from course_lib.errors import InputError
 
@@ -19,7 +25,7 @@ T = TypeVar("T")
 
 
 def resolve_scale(scale: str = "auto") -> Scale:
-    """Turn "auto" into "full" where a GPU is present and "quick" elsewhere.
+    """Turn "auto" into "full" where a CUDA GPU is present and "quick" elsewhere, on Apple's GPUs too.
 
     The environment variable `COURSE_SCALE` (quick or full) decides instead of the hardware, but only for "auto":
     a scale that the caller names is kept.
@@ -32,7 +38,7 @@ def resolve_scale(scale: str = "auto") -> Scale:
         scale = os.environ.get("COURSE_SCALE", "auto")
         source = f"COURSE_SCALE={scale!r}"
     if scale == "auto":
-        return "full" if torch.accelerator.is_available() else "quick"
+        return "full" if torch.cuda.is_available() else "quick"
     if scale not in SCALES:
         raise InputError(f"{source} is not a scale: use quick, full or auto")
     return scale
@@ -90,10 +96,8 @@ def start(seed: int, *, scale: Scale) -> Accelerator:
     precision = "bf16" if scale == "full" and bfloat16_is_native() else "no"
     # Accelerate keeps the precision in a process-wide singleton and refuses a second one; a notebook may want both.
     AcceleratorState._reset_state()
-    # Discriminators with batch norm see two batches before one update; broadcasting buffers in between would
-    # change them in place under autograd.
-    buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
-    accelerator = Accelerator(mixed_precision=precision, kwargs_handlers=[buffers])
+    accelerator = Accelerator(mixed_precision=precision)
+    accelerator.ddp_handler = _BuffersStay()
     set_seed(seed, device_specific=True)
     return accelerator
 
@@ -118,3 +122,60 @@ def is_main_process() -> bool:
 def wait_for_everyone() -> None:
     """Let the processes of a distributed run wait for each other."""
     PartialState().wait_for_everyone()
+
+
+def random_states() -> dict[str, Any]:
+    """Return the state of each random generator of this process, by its name.
+
+    Python's, NumPy's, torch's on the CPU, and torch's on all CUDA devices or Apple's GPU where there are any.
+    """
+    return {name: read() for name, (read, _) in _generators().items()}
+
+
+def set_random_states(states: dict[str, Any]) -> None:
+    """Put generators of this process back to states that `random_states` returned; those not named stay as they are."""
+    generators = _generators()
+    for name, state in states.items():
+        if name in generators:
+            generators[name][1](state)
+
+
+@contextmanager
+def random_states_kept() -> Iterator[None]:
+    """Put all random generators back afterwards, as if nothing within had drawn a random number."""
+    states = random_states()
+    try:
+        yield
+    finally:
+        set_random_states(states)
+
+
+def random_states_unknown_to_accelerate() -> dict[str, Tensor]:
+    """Return those of `random_states` that `Accelerator.save_state` leaves out: that of Apple's GPU."""
+    return {name: state for name, state in random_states().items() if name == "mps"}
+
+
+def _generators() -> dict[str, tuple[Callable[[], Any], Callable[[Any], None]]]:
+    """Return how to read and how to set the state of each random generator, by its name."""
+    found = {
+        "Python": (random.getstate, random.setstate),
+        "NumPy": (np.random.get_state, np.random.set_state),
+        "cpu": (torch.get_rng_state, torch.set_rng_state),
+    }
+    if torch.cuda.is_available():
+        found["cuda"] = (torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all)
+    if torch.backends.mps.is_available():
+        found["mps"] = (torch.mps.get_rng_state, torch.mps.set_rng_state)
+    return found
+
+
+class _BuffersStay(DistributedDataParallelKwargs):
+    """Let no process overwrite another one's buffers before a forward pass.
+
+    Discriminators with batch norm see two batches before one update; what is overwritten in between would be changed
+    in place under autograd. Torch 2.13 gave the option a new name, which Accelerate does not know.
+    """
+
+    def to_kwargs(self) -> dict[str, Any]:
+        known = inspect.signature(DistributedDataParallel).parameters
+        return {"forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False}

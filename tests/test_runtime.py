@@ -1,3 +1,7 @@
+import inspect
+import random
+
+import numpy as np
 import pytest
 import torch
 from threadpoolctl import threadpool_info
@@ -6,10 +10,13 @@ from course_lib import runtime
 from course_lib.errors import InputError
 
 
-@pytest.mark.parametrize("gpu, expected", [(True, "full"), (False, "quick")])
-def test_auto_is_full_where_a_gpu_is(monkeypatch, gpu, expected):
+@pytest.mark.parametrize(
+    "cuda, other, expected", [(True, True, "full"), (False, True, "quick"), (False, False, "quick")]
+)
+def test_auto_is_full_where_a_cuda_gpu_is_and_not_on_apples(monkeypatch, cuda, other, expected):
     monkeypatch.delenv("COURSE_SCALE", raising=False)
-    monkeypatch.setattr(torch.accelerator, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: other)
     assert runtime.resolve_scale("auto") == expected
 
 
@@ -72,3 +79,46 @@ def test_a_number_of_threads_that_cannot_be_is_named(monkeypatch, threads):
 def test_a_value_is_picked_by_scale():
     assert runtime.by_scale("quick")(quick=5, full=2) == 5
     assert runtime.by_scale("full")(quick=(0, 1), full=(2, 3)) == (2, 3)
+
+
+def test_whatever_is_drawn_random_generators_are_put_back():
+    def draw():
+        return random.random(), float(np.random.rand()), torch.rand(()).item()  # noqa: NPY002
+
+    states = runtime.random_states()
+    assert states.keys() == {"Python", "NumPy", "cpu"}
+    expected = draw()
+    runtime.set_random_states(states)
+    with pytest.raises(KeyError), runtime.random_states_kept():
+        draw()
+        raise KeyError
+    assert draw() == expected
+
+
+@pytest.mark.parametrize(
+    "module, there, read, write, name",
+    [
+        (torch.cuda, torch.cuda, "get_rng_state_all", "set_rng_state_all", "cuda"),
+        (torch.mps, torch.backends.mps, "get_rng_state", "set_rng_state", "mps"),
+    ],
+)
+def test_the_generators_of_a_gpu_are_put_back_too(monkeypatch, module, there, read, write, name):
+    generator = torch.Generator()
+    monkeypatch.setattr(there, "is_available", lambda: True)
+    monkeypatch.setattr(module, read, generator.get_state)
+    monkeypatch.setattr(module, write, generator.set_state)
+    with runtime.random_states_kept():
+        inside = torch.rand((), generator=generator)
+    assert torch.rand((), generator=generator) == inside
+    assert runtime.random_states_unknown_to_accelerate().keys() == ({"mps"} if name == "mps" else set())
+
+
+@pytest.mark.parametrize("name", ["forward_sync_buffers", "broadcast_buffers"])
+def test_buffers_are_not_sent_around_under_the_name_that_this_torch_has_for_it(monkeypatch, name):
+    class Wrapper:
+        def __init__(self, module, **options):
+            pass
+
+    Wrapper.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)])
+    monkeypatch.setattr(runtime, "DistributedDataParallel", Wrapper)
+    assert runtime.start(0, scale="quick").ddp_handler.to_kwargs() == {name: False}
