@@ -13,7 +13,8 @@ from torch import nn
 
 from course_lib import records, runtime
 from course_lib.errors import InputError
-from course_lib.training.checkpoint import Checkpoints, check_identity, flush_to_disk
+from course_lib.files import flush_to_disk
+from course_lib.training.checkpoint import Checkpoints, check_identity
 
 LOCK = ".lock"
 

@@ -10,7 +10,6 @@ from accelerate import Accelerator
 from jaxtyping import Bool
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from course_lib import plotting, runtime
 from course_lib.data.augment import RandomAffine
@@ -23,6 +22,7 @@ from course_lib.models.blocks import initialise_from_data
 from course_lib.models.classifier import Classifier
 from course_lib.models.semi_supervised_gan import Generator
 from course_lib.recipes.run_folder import RunFolder
+from course_lib.training.average import RunningAverage
 from course_lib.training.fit import Training, fit, hold_then_fall
 from course_lib.training.steps import (
     Backward,
@@ -125,7 +125,7 @@ def train_baseline(
         images, labels = draw_labelled(number)
         return supervised_step(classifier, optimizer, images, labels, backward=accelerator.backward)
 
-    return _train("baseline", settings, data, accelerator, (average, network), [optimizer], step, folder)
+    return _train("baseline", settings, data, accelerator, average, [optimizer], step, folder)
 
 
 def train_ssgan(
@@ -165,7 +165,7 @@ def train_ssgan(
         return update(players, images, labels, unlabelled, latent, backward=accelerator.backward)
 
     optimizers = [players.generator_optimizer, players.discriminator_optimizer]
-    trained = _train("ssgan", settings, data, accelerator, (average, network), optimizers, step, folder)
+    trained = _train("ssgan", settings, data, accelerator, average, optimizers, step, folder)
     generator = accelerator.unwrap_model(players.generator, keep_fp32_wrapper=False).eval()
     return replace(trained, generator=generator)
 
@@ -267,7 +267,7 @@ def _update(ablation: str | None, draw_real: Callable[[int], Tensor]) -> Callabl
 
 def _classifier(
     settings: SemiSupervised, data: ImageData, accelerator: Accelerator
-) -> tuple[Classifier, AveragedModel]:
+) -> tuple[Classifier, RunningAverage]:
     network = Classifier(
         channels=data.channels,
         side_px=data.side_px,
@@ -279,8 +279,7 @@ def _classifier(
     initialise_from_data(network, to_unit_range(data.train_images[some]))
     network.to(memory_format=torch.channels_last)  # convolutions on a CPU are about 1.5 times as fast
     # Copied before Accelerate makes the network's forward pass one of mixed precision: scores are taken in float32.
-    averaging = get_ema_multi_avg_fn(settings.average)
-    return network, AveragedModel(network, device=accelerator.device, multi_avg_fn=averaging)
+    return network, RunningAverage(network, settings.average, accelerator.device)
 
 
 def _adam(settings: SemiSupervised, network: nn.Module) -> Adam:
@@ -312,12 +311,11 @@ def _train(
     settings: SemiSupervised,
     data: ImageData,
     accelerator: Accelerator,
-    averages: tuple[AveragedModel, Classifier],
+    average: RunningAverage,
     optimizers: list[Optimizer],
     step: Callable[[int], dict[str, Tensor]],
     folder: RunFolder | None,
 ) -> Trained:
-    average, _ = averages
     test_images = to_unit_range(data.test_images.to(accelerator.device))
     test_labels = data.test_labels.to(accelerator.device)
     steps_per_epoch = -(-len(data.train_images) // settings.unlabelled_batch)
@@ -325,16 +323,18 @@ def _train(
         Training(
             name=name,
             step=step,
-            evaluate=lambda: {settings.measure: accuracy(average, test_images, test_labels)},
+            evaluate=lambda: {settings.measure: accuracy(average.network, test_images, test_labels)},
             steps=settings.epochs * steps_per_epoch,
+            report_steps=steps_per_epoch,
             steps_per_epoch=steps_per_epoch,
+            shown={settings.measure: ".1%"},
             optimizers=optimizers,
             learning_rate=hold_then_fall(settings.hold),
-            averages=averages,
+            average=average,
         ),
         accelerator,
         checkpoints=folder.checkpoints(name) if folder else None,
         checkpoint_steps=settings.checkpoint_steps,
         resume=folder.resume if folder else False,
     )
-    return Trained(average.module.eval(), *fitted)
+    return Trained(average.network.eval(), *fitted)

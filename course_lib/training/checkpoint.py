@@ -1,44 +1,55 @@
 """Save a run so that it can be continued with the result that it would have had."""
 
-import hashlib
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
-from torch import nn
 
+from course_lib import runtime
 from course_lib.errors import InputError
+from course_lib.files import DamagedError, flush_to_disk, read_sealed, sha256, write_sealed
+from course_lib.training.average import RunningAverage
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 AVERAGE = "average.safetensors"
+RANDOM_STATES = "random_states.safetensors"
 KEPT = 2
+
+
+class RandomStateError(InputError):
+    """Random states that were saved did not come back; what follows would not be the same run."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One saved moment: where it lies, after which step, and the progress that was written down with it."""
+    """One saved moment: where it lies, after which step, and what was written down with it.
+
+    Args:
+        progress: what the monitor needs to go on.
+        random_states: the SHA-256 of each random generator's state, by name, for each process.
+    """
 
     folder: Path
     step: int
     progress: dict[str, Any]
+    random_states: list[dict[str, str]]
 
 
 class Checkpoints:
     """The checkpoints of one training, newest first, in one folder.
 
-    Accelerate saves networks, optimisers and random states. Around that stands what it leaves open: each checkpoint
-    is written beside its final place, flushed to the disk and renamed, so that a killed process leaves a whole one or
-    none; a manifest holds the SHA-256 of each file, so that a damaged one is noticed and the one before is used; and
-    a random state that did not come back is an error, not a line in a log.
+    Accelerate saves networks, optimisers and most random states. Around that stands what it leaves open: each
+    checkpoint is written beside its final place, flushed to the disk and renamed, so that a killed process leaves a
+    whole one or none; a sealed manifest holds the SHA-256 of each file, so that a damaged one is noticed and the one
+    before is used; and a random state that did not come back is an error, not a line in a log.
 
     Args:
         folder: where they lie; made when the first one is saved.
@@ -56,39 +67,37 @@ class Checkpoints:
             InputError: it belongs to another run.
         """
         for folder in sorted(self.folder.glob("step-*"), reverse=True):
-            problem = _damage(folder)
-            if problem:
+            try:
+                manifest = _read_manifest(folder)
+            except DamagedError as problem:
                 logger.warning("checkpoint %s is damaged (%s): trying the one before", folder, problem)
                 continue
-            manifest = json.loads((folder / MANIFEST).read_text())
             check_identity(manifest["identity"], self.identity, where=folder)
-            return Checkpoint(folder, manifest["step"], manifest["progress"])
+            return Checkpoint(folder, manifest["step"], manifest["progress"], manifest["random_states"])
         return None
 
-    def save(self, accelerator: Accelerator, step: int, average: nn.Module | None, progress: dict[str, Any]) -> None:
+    def save(
+        self, accelerator: Accelerator, step: int, average: RunningAverage | None, progress: dict[str, Any]
+    ) -> None:
         """Write the checkpoint of a moment, then remove all but the newest two."""
-        final = self.folder / f"step-{step:08d}"
+        final = self.folder / _name(step)
         partial = self.folder / f".partial-{final.name}"
         if accelerator.is_main_process:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
         accelerator.wait_for_everyone()
         accelerator.save_state(str(partial / "accelerate"))
-        accelerator.wait_for_everyone()
+        random_states = gather_object([_random_state_hashes()])  # of every process, and so all have saved theirs
         if accelerator.is_main_process:
             if average is not None:
                 save_file({key: value.contiguous() for key, value in average.state_dict().items()}, partial / AVERAGE)
-            files = [path for path in sorted(partial.rglob("*")) if path.is_file()]
-            manifest = {
-                "step": step,
-                "identity": self.identity,
-                "progress": progress,
-                "random_state": _random_state_sha256(),
-                "files": {path.relative_to(partial).as_posix(): _sha256(path) for path in files},
-            }
-            (partial / MANIFEST).write_text(json.dumps(manifest))
-            for path in [*files, partial / MANIFEST, partial / "accelerate", partial]:
+            if unsaved := runtime.random_states_unknown_to_accelerate():
+                save_file(unsaved, partial / RANDOM_STATES)
+            hashes = _hashes(partial)
+            for path in [*map(partial.joinpath, hashes), partial / "accelerate"]:
                 flush_to_disk(path)
+            manifest = {"step": step, "identity": self.identity, "progress": progress}
+            write_sealed(partial / MANIFEST, manifest | {"random_states": random_states, "files": hashes})
             shutil.rmtree(final, ignore_errors=True)  # only a damaged one can lie there
             partial.rename(final)
             flush_to_disk(self.folder)
@@ -96,18 +105,31 @@ class Checkpoints:
                 shutil.rmtree(old)
         accelerator.wait_for_everyone()
 
-    def restore(self, accelerator: Accelerator, checkpoint: Checkpoint, average: nn.Module | None) -> None:
+    def restore(self, accelerator: Accelerator, checkpoint: Checkpoint, average: RunningAverage | None) -> None:
         """Put networks, optimisers, their average and all random states back to that moment.
 
         Raises:
-            RuntimeError: the random state did not come back; what followed would not be the same run.
+            RandomStateError: a random state did not come back.
+            InputError: another number of processes saved it; each has its own random state.
         """
+        saved, running = len(checkpoint.random_states), accelerator.num_processes
+        if saved != running:
+            raise InputError(
+                f"{checkpoint.folder} was saved by a run of {saved} processes, but this one has {running}: "
+                f"start {saved}, or use another output folder"
+            )
         accelerator.load_state(str(checkpoint.folder / "accelerate"))
         if average is not None:
             average.load_state_dict(load_file(checkpoint.folder / AVERAGE))
-        expected = json.loads((checkpoint.folder / MANIFEST).read_text())["random_state"]
-        if accelerator.is_main_process and _random_state_sha256() != expected:
-            raise RuntimeError(f"the random state saved in {checkpoint.folder} did not come back: delete that folder")
+        if (checkpoint.folder / RANDOM_STATES).exists():
+            runtime.set_random_states(load_file(checkpoint.folder / RANDOM_STATES))
+        found, expected = _random_state_hashes(), checkpoint.random_states[accelerator.process_index]
+        lost = [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
+        if lost:
+            raise RandomStateError(
+                f"the random state of {', '.join(lost)} saved in {checkpoint.folder} did not come back: "
+                "resume with the kind and number of devices that the run began on, or use another output folder"
+            )
 
 
 def check_identity(found: dict[str, Any], needed: dict[str, Any], *, where: Path) -> None:
@@ -124,32 +146,42 @@ def check_identity(found: dict[str, Any], needed: dict[str, Any], *, where: Path
             )
 
 
-def flush_to_disk(path: Path) -> None:
-    """Make sure that a file's content, or a folder's list of names, survives a power cut."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder for this, and does not need it
-    handle = os.open(path, os.O_RDONLY)
+def _name(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """Return what was written down with a checkpoint of which nothing is missing, added or changed.
+
+    Raises:
+        DamagedError: names what is wrong.
+    """
+    manifest = read_sealed(folder / MANIFEST)
+    if manifest.keys() != {"step", "identity", "progress", "random_states", "files"}:
+        raise DamagedError("its manifest is that of another version of this package")
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        found = _hashes(folder)
+    except OSError as error:
+        raise DamagedError(str(error)) from error
+    for name in {**manifest["files"], **found}:
+        if found.get(name) != manifest["files"].get(name):
+            raise DamagedError(f"{name} is not what was written")
+    if folder.name != _name(manifest["step"]):
+        raise DamagedError(f"it is that of step {manifest['step']}")
+    return manifest
 
 
-def _damage(folder: Path) -> str | None:
-    """Say what is wrong with a checkpoint, or None."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        for name, expected in manifest["files"].items():
-            if _sha256(folder / name) != expected:
-                return f"{name} is not what was written"
-    except (OSError, ValueError, KeyError) as error:
-        return str(error)
-    return None
+def _hashes(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a checkpoint but the manifest, by its path."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / MANIFEST]
+    return {path.relative_to(folder).as_posix(): sha256(path.read_bytes()) for path in paths}
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _random_state_sha256() -> str:
-    return hashlib.sha256(torch.get_rng_state().numpy().tobytes()).hexdigest()
+def _random_state_hashes() -> dict[str, str]:
+    """Return the SHA-256 of the state of each random generator of this process, by its name."""
+    states = runtime.random_states()
+    # Python's state is made of plain numbers, those of NumPy and torch are or hold arrays.
+    return {
+        name: sha256(json.dumps(state, default=lambda numbers: numbers.tolist()).encode())
+        for name, state in states.items()
+    }

@@ -1,7 +1,9 @@
-"""What a run tells while it goes on: a progress bar, and one line of history an epoch."""
+"""What a run tells while it goes on: a progress bar, and a line of history now and then."""
 
+import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -10,24 +12,30 @@ from tqdm import tqdm
 
 
 class DivergedError(RuntimeError):
-    """A loss is no longer a number."""
+    """A loss or a score is no longer a number."""
 
 
 class Monitor:
-    """Gather the losses of each epoch, keep the history and draw the bar.
+    """Gather the losses between two reports, keep the history and draw the bar.
 
-    Losses are added up where they were computed and read once an epoch: reading one makes a GPU wait. The bar goes to
-    stderr, and is silent when the environment variable `TQDM_DISABLE` is set.
+    Losses stay where they were computed until they are needed: reading one makes a GPU wait. They are added up by
+    Python, in double precision, which Apple's GPUs do not have. The bar goes to stderr, and is silent when the
+    environment variable `TQDM_DISABLE` is set.
+
+    Args:
+        shown: which values of the newest line the bar shows, each with its format: {"test_accuracy": ".1%"}.
     """
 
-    def __init__(self, name: str, *, steps: int, visible: bool = True) -> None:
+    def __init__(self, name: str, *, steps: int, shown: Mapping[str, str], visible: bool = True) -> None:
         self.name = name
         self.steps = steps
+        self.shown = shown
         self.visible = visible
         self.history: list[dict[str, float]] = []
         self.earlier_seconds = 0.0  # spent before the run was stopped and resumed
         self._started = time.perf_counter()
-        self._sums: dict[str, Tensor] = {}
+        self._unread: dict[str, list[Tensor]] = {}
+        self._sums: dict[str, float] = {}
         self._count = 0
         self._bar: tqdm | None = None
 
@@ -35,7 +43,7 @@ class Monitor:
         """Open the bar at a step; `progress` is what `progress()` returned when the run was saved there."""
         if progress:
             self.history = list(progress["history"])
-            self._sums = {key: torch.tensor(value, dtype=torch.float64) for key, value in progress["sums"].items()}
+            self._sums = dict(progress["sums"])
             self._count = progress["count"]
             self.earlier_seconds = progress["seconds"]
         self._started = time.perf_counter()
@@ -46,44 +54,61 @@ class Monitor:
             self._show_newest()
 
     def record(self, losses: dict[str, Tensor]) -> None:
-        """Add the losses of one step."""
+        """Take the losses of one step, each one number, detached."""
         for key, value in losses.items():
-            value = value.double()
-            self._sums[key] = self._sums[key].to(value.device) + value if key in self._sums else value
+            self._unread.setdefault(key, []).append(value)
         self._count += 1
         if self._bar is not None:
             self._bar.update()
 
-    def end_epoch(self, epoch: int, step: int, scores: dict[str, float]) -> None:
-        """Write down the mean losses of the epoch that ends and the scores measured after it.
+    def report(self, step: int, scores: dict[str, float], *, epoch: int | None = None) -> None:
+        """Write down the mean losses since the last report and the scores measured now, after `step` steps.
+
+        Raises:
+            DivergedError: one of them is infinite or not a number.
+        """
+        means = {key: value / self._count for key, value in self._read(step).items()}
+        self._check(scores, step)
+        when = {"step": step} if epoch is None else {"epoch": epoch, "step": step}
+        self.history.append({**when, **means, **scores})
+        self._sums, self._count = {}, 0
+        self._show_newest()
+
+    def progress(self, step: int) -> dict[str, Any]:
+        """Return what a checkpoint after `step` steps must hold to go on from there, as plain JSON values.
 
         Raises:
             DivergedError: a loss became infinite or not a number.
         """
-        means = {key: value.item() / self._count for key, value in self._sums.items()}
-        for key, value in means.items():
-            if not abs(value) < float("inf"):
-                raise DivergedError(
-                    f"{self.name}: {key} became {value} in epoch {epoch} (step {step}): "
-                    "use a lower learning rate, or look at the images for values that are not numbers"
-                )
-        self.history.append({"epoch": epoch, "step": step, **means, **scores})
-        self._sums, self._count = {}, 0
-        self._show_newest()
-
-    def progress(self) -> dict[str, Any]:
-        """Return what a checkpoint must hold to go on from here, as plain JSON values."""
-        sums = {key: value.item() for key, value in self._sums.items()}
         seconds = self.earlier_seconds + time.perf_counter() - self._started
-        return {"history": self.history, "sums": sums, "count": self._count, "seconds": seconds}
+        return {"history": self.history, "sums": self._read(step), "count": self._count, "seconds": seconds}
 
     def stop(self) -> None:
         """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
+    def _read(self, step: int) -> dict[str, float]:
+        """Add up the losses that were left on their device, and return the sums since the last report."""
+        for key, values in self._unread.items():
+            for value in torch.stack(values).tolist():
+                self._sums[key] = self._sums.get(key, 0.0) + value
+        self._unread = {}
+        self._check(self._sums, step)
+        return self._sums
+
+    def _check(self, values: dict[str, float], step: int) -> None:
+        for key, value in values.items():
+            if not math.isfinite(value):
+                raise DivergedError(
+                    f"{self.name}: {key} became {value} by step {step}: "
+                    "use a lower learning rate, or look at the images for values that are not numbers"
+                )
+
     def _show_newest(self) -> None:
         if self.history and self._bar is not None:
-            scores = {key: value for key, value in self.history[-1].items() if key.endswith("accuracy")}
-            shown = {key.replace("_", " "): f"{value:.1%}" for key, value in scores.items()}
+            newest = self.history[-1]
+            shown = {
+                key.replace("_", " "): format(newest[key], spec) for key, spec in self.shown.items() if key in newest
+            }
             self._bar.set_postfix(shown, refresh=False)
