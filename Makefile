@@ -72,10 +72,8 @@ claims-full: $(STAMP) ## run every notebook at full scale: claims hold, outputs 
 	@echo "make claims-full: every claim holds at full scale"
 
 records: $(STAMP) ## make every run that the book shows records of, or go on with them (hours); then the page of results
-	$(BIN)/python -m course_lib study label_budget --out runs/label_budget --jobs 2
-	$(BIN)/python -m course_lib study mnist --out runs/mnist
-	cp runs/label_budget/label_budget.json runs/mnist/mnist.json course_lib/recorded/
-	$(BIN)/python tools/ship.py runs/mnist
+	$(BIN)/python -m course_lib study label_budget --out runs/label_budget --jobs 2 --keep
+	$(BIN)/python -m course_lib study mnist --out runs/mnist --keep
 	$(MAKE) results
 
 results: $(STAMP) ## write the page of results from the records

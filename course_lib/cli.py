@@ -1,17 +1,24 @@
-"""The command line: python -m course_lib train | evaluate | study | recipes."""
+"""The command line: python -m course_lib train | evaluate | sample | study | recipes."""
 
 import argparse
+import contextlib
 import json
+import os
 import shlex
 import signal
 import sys
+import textwrap
 import time
+from collections import defaultdict
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from course_lib.errors import InputError
 
-# torch takes seconds to import; --help and a mistyped option should not wait for it. So each command imports its own.
+if TYPE_CHECKING:
+    from course_lib.recipes.settings import Option
+
+# torch takes seconds to import; --help and a mistyped command should not wait for it. So each command imports its own.
 
 
 class _Parser(argparse.ArgumentParser):
@@ -21,80 +28,160 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; {self.prog} --help lists what there is")
 
 
+class _Terminated(KeyboardInterrupt):
+    """Somebody sent SIGTERM."""
+
+    signal_number = signal.SIGTERM
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    0 done, 1 a record was not repeated, 2 wrong input, 128 + signal where it was stopped.
+    0 done, 1 a record was not repeated, 2 wrong input or a disk that refused, 128 + signal where it was stopped.
     """
     started = time.perf_counter()
     arguments = sys.argv[1:] if arguments is None else arguments
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _terminate)
+    options = argparse.Namespace()
     try:
-        options = _parser().parse_args(arguments)
-        return options.command(options, arguments, started)
+        options = _parser(arguments).parse_args(arguments)
+        code = options.command(options, started)
+        sys.stdout.flush()
+        return code
     except InputError as error:
-        print(f"course-lib: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _refuse(str(error))
+    except BrokenPipeError:  # whoever read this has read enough: `recipes | head`
+        _discard_output()
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        _discard_output()
+        return _refuse(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}")
+    except MemoryError:
+        return _refuse("there is not enough memory: use smaller pictures, batches or networks")
     except KeyboardInterrupt as stop:
-        by_terminate = "SIGTERM" in str(stop)
-        signal_number = getattr(stop, "signal_number", signal.SIGTERM if by_terminate else signal.SIGINT)
-        resumed = arguments if "--resume" in arguments else [*arguments, "--resume"]
-        print(f"course-lib: {stop or 'stopped'}", file=sys.stderr)
-        if "--out" in " ".join(arguments):
-            print(f"course-lib: go on with: python -m course_lib {shlex.join(resumed)}", file=sys.stderr)
-        return 128 + signal_number
+        print(f"course-lib: {str(stop) or 'stopped'}", file=sys.stderr)
+        if again := _again(options, arguments):
+            print(f"course-lib: go on with: {_printable(again)}", file=sys.stderr)
+        return 128 + getattr(stop, "signal_number", signal.SIGINT)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _refuse(reason: str) -> int:
+    print(f"course-lib: error: {_printable(' '.join(reason.split()))}", file=sys.stderr)
+    return 2
+
+
+def _printable(text: object) -> str:
+    """Return a text with what cannot be written as UTF-8, such as a byte of an odd file name, spelt out."""
+    return str(text).encode(errors="backslashreplace").decode()
+
+
+def _terminate(number: int, frame: object) -> NoReturn:
+    raise _Terminated("stopped by SIGTERM")
+
+
+def _discard_output() -> None:
+    """Let nothing more be written where writing failed: Python would try again when it ends, and complain."""
+    with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _again(options: argparse.Namespace, arguments: list[str]) -> str:
+    """Return what one types to go on with a command that was stopped, or nothing."""
+    if getattr(options, "out", None) is None or options.command not in (_train, _study):
+        return ""
+    by_module = Path(sys.argv[0]).name == "__main__.py"
+    program = [sys.executable, "-m", "course_lib"] if by_module else [sys.argv[0]]
+    more = ["--resume"] if options.command is _train and not options.resume else []
+    return shlex.join([*program, *arguments, *more])
+
+
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """Return the parser of the command that these arguments begin with; the other commands only have names."""
     parser = _Parser(prog="python -m course_lib", description="Train and look up the models of the course.")
     commands = parser.add_subparsers(dest="name of a command", required=True, parser_class=_Parser)
-
-    train = commands.add_parser(
-        "train", allow_abbrev=False, help="train a recipe; the last line printed is its result as JSON"
-    )
-    train.set_defaults(command=_train)
-    train.add_argument("recipe", help="name of a recipe: see `recipes`")
-    train.add_argument("--scale", default="auto", help="quick, full, or auto: full where a GPU is present (default)")
-    train.add_argument("--seed", type=_whole, default=0, help="decides everything random (default 0)")
-    train.add_argument(
-        "--out", type=Path, help="folder for record, weights, curve and checkpoints; without it nothing is saved"
-    )
-    train.add_argument("--epochs", type=_whole, help="train for so many epochs instead of the recipe's number")
-    train.add_argument("--data", help="digits, mnist or fashion_mnist instead of the recipe's data")
-    train.add_argument("--side-px", type=_whole, help="resize the pictures to so many pixels a side")
-    train.add_argument("--labels", type=_whole, help="how many training pictures keep their label")
-    train.add_argument(
-        "--validation", type=_whole, help="measure on so many training pictures set aside, not on the test pictures"
-    )
-    train.add_argument("--ablation", help="take something away from the GAN, to see what it was good for")
-    changed = train.add_mutually_exclusive_group()
-    changed.add_argument("--no-augmentation", action="store_true", help="leave the pictures as they are")
-    changed.add_argument("--shift-px", type=_whole, help="shift them at random by up to so many pixels")
-    train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
-
-    evaluate = commands.add_parser(
-        "evaluate", allow_abbrev=False, help="measure shipped weights again; exit code 1 where they miss their record"
-    )
-    evaluate.set_defaults(command=_evaluate)
-    what = evaluate.add_mutually_exclusive_group(required=True)
-    what.add_argument("--pretrained", metavar="NAME", help="the weights to measure: see --list")
-    what.add_argument("--list", action="store_true", help="list the weights that the package has")
-
-    study = commands.add_parser(
-        "study", allow_abbrev=False, help="make many runs and collect their records; go on where it was stopped"
-    )
-    study.set_defaults(command=_study)
-    study.add_argument("study", help="name of a study, such as label_budget")
-    study.add_argument("--out", type=Path, required=True, help="folder for the runs and the collected records")
-    study.add_argument("--jobs", type=_whole, default=1, help="how many runs at a time (default 1)")
-
-    recipes = commands.add_parser("recipes", help="list recipes, their data and their options")
-    recipes.set_defaults(command=_recipes, train=train)
+    for name, summary, run, add_options in (
+        ("train", "train a recipe; the last line printed is its result as JSON", _train, _add_train),
+        (
+            "evaluate",
+            "measure trained weights again; exit code 1 if they miss their record",
+            _evaluate,
+            _add_evaluate,
+        ),
+        ("sample", "draw pictures with trained weights", _sample, _add_sample),
+        ("study", "make many runs and collect their records; go on where it was stopped", _study, _add_study),
+        ("recipes", "list recipes, their data and their options", _recipes, None),
+    ):
+        command = commands.add_parser(name, allow_abbrev=False, help=summary, description=f"{summary}.")
+        command.set_defaults(command=run)
+        if add_options and arguments[:1] == [name]:
+            add_options(command)
     return parser
 
 
-def _interrupt(number: int, frame: object) -> NoReturn:
-    raise KeyboardInterrupt("stopped by SIGTERM")
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.usage = "python -m course_lib train RECIPE [OPTION …]"
+    parser.add_argument("recipe", help="name of a recipe: see `recipes`")
+    parser.add_argument("--scale", default="auto", help="quick, full, or auto (default): full where a CUDA GPU is")
+    parser.add_argument("--seed", type=_whole, default=0, help="decides everything random (default 0)")
+    parser.add_argument(
+        "--out", type=Path, help="folder for record, weights, pictures and checkpoints; without it nothing is saved"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in --out")
+    for names, options in _options_by_recipes().items():
+        group = parser.add_argument_group(f"settings of {', '.join(names)}")
+        for option in options:
+            if option.kind is None:
+                group.add_argument(option.flag, dest=option.name, action="store_const", const=None, **_told(option))
+            elif option.kind is bool:
+                action = argparse.BooleanOptionalAction
+                group.add_argument(option.flag, dest=option.name, action=action, **_told(option))
+            else:
+                kind, example = {int: (_whole, "N"), float: (_number, "X"), str: (str, "NAME")}[option.kind]
+                group.add_argument(option.flag, dest=option.name, type=kind, metavar=example, **_told(option))
+
+
+def _told(option: "Option") -> dict[str, object]:
+    return {"help": option.help.replace("%", "%%"), "default": argparse.SUPPRESS}
+
+
+def _options_by_recipes() -> dict[tuple[str, ...], list["Option"]]:
+    """Return every option, under the names of all recipes that have it."""
+    from course_lib import recipes
+    from course_lib.recipes.settings import options
+
+    found, having = {}, defaultdict(list)
+    for name, recipe in recipes.RECIPES.items():
+        for option in options(recipe.family.Settings):
+            found.setdefault(option.name, option)
+            having[option.name].append(name)
+    groups = defaultdict(list)
+    for name, option in found.items():
+        groups[tuple(having[name])].append(option)
+    return groups
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--pretrained", metavar="NAME|FOLDER", help="shipped weights (see --list), or a run's folder")
+    what.add_argument("--list", action="store_true", help="list the weights that the package has")
+
+
+def _add_sample(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pretrained", metavar="NAME|FOLDER", required=True, help="shipped weights, or a run's folder")
+    parser.add_argument("--out", type=Path, required=True, help="the picture to write, such as samples.png")
+    parser.add_argument("--count", type=_whole, default=64, help="how many pictures (default 64)")
+    parser.add_argument("--columns", type=_whole, default=8, help="how many in a row (default 8)")
+    parser.add_argument("--seed", type=_whole, default=0, help="decides which ones (default 0)")
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    from course_lib import studies
+
+    asked = "; ".join(f"{name}: {study.question}" for name, study in studies.STUDIES.items())
+    parser.add_argument("study", help=asked)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs and the collected records")
+    parser.add_argument("--jobs", type=_whole, default=1, help="how many runs at a time (default 1)")
+    parser.add_argument("--keep", action="store_true", help="then take records and weights into the package")
 
 
 def _whole(text: str) -> int:
@@ -103,28 +190,45 @@ def _whole(text: str) -> int:
     except ValueError:
         number = -1
     if number < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 on: write one, such as 10")
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number from 0 on: write one, such as 10")
     return number
 
 
-def _train(options: argparse.Namespace, arguments: list[str], started: float) -> int:
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number: write one, such as 0.1") from None
+
+
+def _train(options: argparse.Namespace, started: float) -> int:
     from course_lib import recipes, runtime
 
-    record = recipes.run(
-        options.recipe,
-        scale=options.scale,
-        seed=options.seed,
-        out=options.out,
-        resume=options.resume,
-        epochs=options.epochs,
-        data=options.data,
-        side_px=options.side_px,
-        labels=options.labels,
-        validation=options.validation,
-        ablation=options.ablation,
-        augmentation=not options.no_augmentation,
-        shift_px=options.shift_px,
-    )
+    recipes.find(options.recipe)
+    changes = {}
+    for names, group in _options_by_recipes().items():
+        for option in group:
+            if not hasattr(options, option.name):
+                continue
+            if options.recipe not in names:
+                raise InputError(
+                    f"{option.flag} is an option of {', '.join(names)}, and {options.recipe} has none of that name: "
+                    f"python -m course_lib train --help lists what there is"
+                )
+            changes[option.name] = getattr(options, option.name)
+    try:
+        record = recipes.run(
+            options.recipe,
+            scale=options.scale,
+            seed=options.seed,
+            out=options.out,
+            resume=options.resume,
+            changes=changes,
+        )
+    except KeyboardInterrupt as stop:
+        if runtime.is_main_process():
+            raise
+        return 128 + getattr(stop, "signal_number", signal.SIGINT)  # one of several processes speaks for all
     line = {key: record["identity"][key] for key in ("recipe", "scale", "seed")}
     line["seconds"] = round(time.perf_counter() - started, 2)
     line["resumed_from_step"] = record["resumed_from_step"]
@@ -133,43 +237,62 @@ def _train(options: argparse.Namespace, arguments: list[str], started: float) ->
     return 0
 
 
-def _evaluate(options: argparse.Namespace, arguments: list[str], started: float) -> int:
+def _evaluate(options: argparse.Namespace, started: float) -> int:
     from course_lib import pretrained, records
 
     if options.list:
         for name in pretrained.names():
             identity = pretrained.read_record(name)["identity"]
-            print(f"{name}  {identity['recipe']}, {identity['data']}, {identity['labels']} labels")
+            print(f"{name}  {identity['recipe']}, {identity['settings']['data']}, {identity['scale']} scale")
         return 0
     found = pretrained.evaluate(options.pretrained)
-    record = pretrained.read_record(options.pretrained)
-    for line in (missed := records.differences(found, record["metrics"], tolerance=record["tolerance"])):
+    recorded = pretrained.read_record(options.pretrained)["metrics"]
+    recorded = {key: value for key, value in recorded.items() if key in found}
+    missed = records.differences(found, recorded, tolerance=pretrained.TOLERANCE)
+    for line in missed:
         print(f"course-lib: {line}", file=sys.stderr)
     print(json.dumps({"pretrained": options.pretrained, "repeats_its_record": not missed, **found}))
     return 1 if missed else 0
 
 
-def _study(options: argparse.Namespace, arguments: list[str], started: float) -> int:
-    from course_lib import studies
+def _sample(options: argparse.Namespace, started: float) -> int:
+    from course_lib import plotting, pretrained
 
-    print(studies.run(options.study, options.out, jobs=options.jobs))
+    if not 1 <= options.count <= 10_000 or not 1 <= options.columns <= 100:
+        raise InputError(
+            f"--count {options.count} --columns {options.columns} cannot be drawn: use 1 to 10,000 pictures, "
+            "and 1 to 100 columns"
+        )
+    images = pretrained.sample(options.pretrained, options.count, seed=options.seed)
+    figure = plotting.image_grid(images, columns=options.columns).figure
+    try:
+        figure.savefig(options.out, dpi=150, bbox_inches="tight")
+    except ValueError as error:
+        raise InputError(f"--out {options.out} cannot be a picture ({error}): end it in .png") from error
+    print(_printable(options.out))
     return 0
 
 
-def _recipes(options: argparse.Namespace, arguments: list[str], started: float) -> int:
+def _study(options: argparse.Namespace, started: float) -> int:
+    from course_lib import studies
+
+    print(_printable(studies.run(options.study, options.out, jobs=options.jobs)))
+    if options.keep:
+        studies.keep(options.study, options.out)
+    return 0
+
+
+def _recipes(options: argparse.Namespace, started: float) -> int:
     from course_lib import recipes
     from course_lib.data.images import SOURCES
-    from course_lib.recipes.semi_supervised import ABLATIONS
 
     for name, recipe in recipes.RECIPES.items():
         print(f"{name}  {recipe.summary}")
         for scale in ("quick", "full"):
-            chosen = getattr(recipe, scale)
-            print(f"  {scale:6} {chosen.data}, {chosen.labels} labels, {chosen.epochs} epochs")
+            chosen = ", ".join(f"{key}={value}" for key, value in vars(getattr(recipe, scale)).items())
+            print(textwrap.fill(f"{scale}: {chosen}", 100, initial_indent="  ", subsequent_indent="    "))
     print(f"\ndata: {', '.join(SOURCES)}")
-    print("ablations:")
-    for name, meaning in ABLATIONS.items():
-        print(f"  {name:20} {meaning}")
-    print()
-    print(options.train.format_help(), end="")
+    parser = _Parser()
+    _add_train(parser)
+    print(f"\n{parser.format_help()}", end="")
     return 0

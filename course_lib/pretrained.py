@@ -1,133 +1,170 @@
-"""Weights that come with the package, each with the record of the run that made them.
+"""Trained networks with the record of their run: those that come with the package, and those of your own runs.
 
 course_lib/weights/NAME/record.json            what was run, where, and what came out
 course_lib/weights/NAME/NETWORK.safetensors    numbers and nothing that could run
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
-from torch import nn
+from torch import Tensor, nn
 
-from course_lib import recipes, records
-from course_lib.data import images
+from course_lib import files, recipes, records
+from course_lib.data.images import ImageForm
 from course_lib.errors import InputError
+from course_lib.recipes.settings import from_record
 
 WEIGHTS = Path(__file__).parent / "weights"
+# How far a metric measured again may lie from its record. One of 10,000 test images is 0.0001; another processor adds
+# up in another order, and may judge a few differently.
+TOLERANCE = 0.0005
 
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Trained networks in evaluation mode, by name, and the record of the run that trained them."""
+    """Trained networks in evaluation mode, by name, and the settings and record of the run that trained them."""
 
-    name: str
-    networks: Mapping[str, nn.Module]
-    record: Mapping[str, Any]
+    source: str
+    networks: Mapping[str, nn.Module] = field(repr=False)
+    settings: Any
+    record: records.Record = field(repr=False)
 
 
 def names() -> list[str]:
-    """Return the names that `load` knows, in alphabetical order."""
+    """Return the names of the weights that come with the package, in alphabetical order."""
     return sorted(path.parent.name for path in WEIGHTS.glob(f"*/{records.FILE_NAME}"))
 
 
-def read_record(name: str) -> dict[str, Any]:
-    """Return the record of a shipped run: what was run, where, and what came out.
+def read_record(source: str | Path) -> records.Record:
+    """Return the record of a run: what was run, where, and what came out.
+
+    Args:
+        source: one of `names()`, or the output folder of a finished run.
 
     Raises:
-        InputError: there is no such name, or its record is damaged.
+        InputError: there is neither of this name, or the record is damaged.
     """
-    known = names()
-    if name not in known:
-        raise InputError(f"no weights are called {name!r}: use {', '.join(known) or 'none, this package has none'}")
-    path = WEIGHTS / name / records.FILE_NAME
-    try:
-        record = records.read(path)
-        record["identity"]["recipe"], record["images"], record["sha256"], record["tolerance"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}): install the package again") from error
-    return record
+    return records.read(_folder(source) / records.FILE_NAME)
 
 
-def load(name: str) -> Pretrained:
-    """Build the networks of a shipped run and give them their weights, on the CPU.
+def load(source: str | Path) -> Pretrained:
+    """Build the networks of a run and give them their weights, on the CPU.
 
     Nothing is unpickled: a file is first compared with the hash in the record, then read as safetensors.
 
+    Args:
+        source: as for `read_record`.
+
     Raises:
-        InputError: there is no such name, or a file is missing, damaged or not the one of the record.
+        InputError: as for `read_record`, or a file is missing, damaged or not the one of the record.
     """
-    record = read_record(name)
-    try:
-        networks = recipes.find(record["identity"]["recipe"]).build(record["identity"], record["images"])
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{WEIGHTS / name / records.FILE_NAME} does not describe its networks ({error})") from error
-    for network, expected in record["sha256"].items():
-        path = WEIGHTS / name / f"{network}.safetensors"
-        if not path.is_file():
-            raise InputError(f"{path} is missing: install the package again")
-        content = path.read_bytes()
-        found = hashlib.sha256(content).hexdigest()
-        if found != expected:
-            raise InputError(
-                f"{path} is damaged or not the file of its record (SHA-256 {found[:12]}…, recorded {expected[:12]}…): "
-                "install the package again"
+    folder, record = _folder(source), read_record(source)
+    family = recipes.find(record["identity"]["recipe"]).family
+    settings = from_record(family.Settings, record["identity"]["settings"])
+    form = ImageForm(**record["images"])
+    networks = {}
+    for name, expected in record["sha256"].items():
+        path = folder / f"{name}.safetensors"
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise files.DamagedError(f"{path} cannot be read ({error.strerror})") from error
+        if files.sha256(content) != expected:
+            raise files.DamagedError(
+                f"{path} is damaged or not the file of its record (SHA-256 {files.sha256(content)[:12]}…, "
+                f"recorded {expected[:12]}…)"
             )
         try:
-            networks[network].load_state_dict(load_tensors(content))
+            networks[name] = family.NETWORKS[name](settings, form).eval()
+            networks[name].load_state_dict(load_tensors(content))
         except (SafetensorError, RuntimeError, KeyError) as error:
             reason = str(error).split("\n")[0]
             raise InputError(f"{path} does not hold the weights of its network ({reason})") from error
-    return Pretrained(name, {network: networks[network].eval() for network in record["sha256"]}, record)
+    return Pretrained(str(source), networks, settings, record)
 
 
-def evaluate(name: str) -> dict[str, float]:
-    """Measure a shipped run again, on the data that its record names.
+def evaluate(source: str | Path) -> dict[str, float]:
+    """Measure a run again, on the data that its record names.
 
     Returns:
-        The metrics of the record, measured here and now in float32.
+        The metrics of the networks that are there, measured here and now in float32.
 
     Raises:
         InputError: as for `load`; or the data cannot be had, or are not those of the record.
     """
-    pretrained = load(name)
-    identity = pretrained.record["identity"]
-    data = images.load(identity["data"], side_px=identity["side_px"], validation=identity["validation"])
-    found = data.sha256()
+    trained = load(source)
+    identity = trained.record["identity"]
+    family = recipes.find(identity["recipe"]).family
+    prepared = family.prepare(trained.settings, seed=identity["seed"])
+    found = prepared.data.sha256()
     if found != identity["data_sha256"]:
         raise InputError(
-            f"the pictures of {identity['data']} differ from those of the record (SHA-256 {found[:12]}…, "
+            f"the pictures of {trained.settings.data} differ from those of the record (SHA-256 {found[:12]}…, "
             f"recorded {identity['data_sha256'][:12]}…): its numbers cannot be compared"
         )
-    return recipes.find(identity["recipe"]).measure(pretrained.networks, data)
+    return family.measure(trained.settings, prepared, trained.networks)
 
 
-def ship(
-    run: Path, name: str, *, command: str, networks: Sequence[str], metrics: Sequence[str], tolerance: float
-) -> None:
-    """Copy networks of a finished run, and its record with some of its metrics, to where `load` finds them.
-
-    Args:
-        run: output folder of the run.
-        command: what the run was started with.
-        tolerance: how far a metric measured elsewhere may lie from the record.
+def sample(source: str | Path, count: int, *, seed: int) -> Float[Tensor, "count channels side side"]:
+    """Draw pictures, with pixels in [-1, 1], with the networks of a run.
 
     Raises:
-        InputError: the run is not finished, or has no such network or metric.
+        InputError: as for `load`, or none of the networks draws, or the seed is none.
     """
-    try:
-        record = records.read(run / records.FILE_NAME)
-        contents = {network: (run / f"{network}.safetensors").read_bytes() for network in networks}
-        kept = {metric: record["metrics"][metric] for metric in metrics}
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"the run in {run} cannot be shipped: {error}") from error
+    recipes.check_seed(seed)
+    trained = load(source)
+    family = recipes.find(trained.record["identity"]["recipe"]).family
+    with torch.inference_mode():
+        return family.sample(trained.settings, trained.networks, count, seed=seed)
+
+
+def ship(run: Path, name: str, *, networks: Sequence[str]) -> None:
+    """Copy networks of a finished run, and its record with the metrics that they have, to where `load` finds them.
+
+    Raises:
+        InputError: the run is not finished, has no such network, or does not repeat its record here.
+    """
+    record, trained = read_record(run), load(run)
+    missing = [network for network in networks if network not in trained.networks]
+    if missing:
+        raise InputError(f"{run} holds no {missing[0]}: use {', '.join(trained.networks)}")
+    found = evaluate(run)
+    recorded = {key: value for key, value in record["metrics"].items() if key in found}
+    missed = records.differences(found, recorded, tolerance=TOLERANCE)
+    if missed:
+        raise InputError(f"the run in {run} does not repeat its record: {'; '.join(missed)}")
+    family = recipes.find(record["identity"]["recipe"]).family
+    prepared = family.prepare(trained.settings, seed=record["identity"]["seed"])
+    kept = {network: trained.networks[network] for network in networks}
+    measured = family.measure(trained.settings, prepared, kept)
     target = WEIGHTS / name
     target.mkdir(parents=True, exist_ok=True)
-    for network, content in contents.items():
-        (target / f"{network}.safetensors").write_bytes(content)
-    hashes = {network: hashlib.sha256(content).hexdigest() for network, content in contents.items()}
-    records.write(record | {"command": command, "metrics": kept, "sha256": hashes, "tolerance": tolerance}, target)
+    for network in networks:
+        files.write(target / f"{network}.safetensors", (run / f"{network}.safetensors").read_bytes())
+    shipped = {
+        "metrics": {key: record["metrics"][key] for key in measured},
+        "sha256": {network: record["sha256"][network] for network in networks},
+    }
+    records.write(record | shipped, target)
+
+
+def _folder(source: str | Path) -> Path:
+    if str(source) in names():
+        return WEIGHTS / source
+    folder = Path(source)
+    try:
+        if (folder / records.FILE_NAME).is_file():
+            return folder
+        what = "a run that is not finished" if folder.is_dir() else "no folder"
+    except OSError as error:
+        what = f"no folder ({error.strerror})"
+    raise InputError(
+        f"no weights are called {str(source)!r}, and it is {what}: use {', '.join(names()) or 'the folder of a run'}, "
+        "or the output folder of a finished run"
+    )

@@ -1,20 +1,118 @@
 """Write, read and compare the record of a run: what was run, where, on what, and what came out."""
 
-import json
-import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeVar
 
-from course_lib import __version__
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from course_lib import __version__, files
+from course_lib.files import DamagedError
 
 FILE_NAME = "record.json"
 LIBRARIES = ("torch", "torchvision", "accelerate", "numpy", "scikit-learn")
+T = TypeVar("T")
+checked = with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 
 
-def environment() -> dict[str, Any]:
+@checked
+class Identity(TypedDict):
+    """What was asked for. On one machine, with the same versions, two runs of one identity give the same numbers."""
+
+    recipe: str
+    scale: Literal["quick", "full"]
+    seed: int
+    settings: dict[str, Any]
+    data_sha256: str
+
+
+@checked
+class Versions(TypedDict):
+    """What a run was made with. The revision is None outside git, and ends in "+" where files differ from it."""
+
+    python: str
+    machine: str
+    versions: dict[str, str]
+    git_revision: str | None
+
+
+@checked
+class Environment(Versions):
+    """And what was resolved there: bfloat16 on one machine, float32 on another."""
+
+    device: str
+    precision: str
+    threads: int
+    processes: int
+
+
+@checked
+class Form(TypedDict):
+    """The form of the pictures: the networks are built for it."""
+
+    channels: Annotated[int, Field(ge=1, le=4)]
+    side_px: Annotated[int, Field(ge=1, le=4096)]
+    classes: Annotated[int, Field(ge=1, le=100_000)]
+
+
+@checked
+class Record(TypedDict):
+    """All that is kept of a run besides its weights: `sha256` has the hash of each file of weights.
+
+    Metrics are those of the last epoch, accuracies in fractions; `history` has a line of means for each report of each
+    training; `earlier_versions` is empty unless the run was continued under other versions.
+    """
+
+    identity: Identity
+    images: Form
+    metrics: dict[str, float]
+    history: dict[str, Annotated[list[dict[str, float]], Field(min_length=1)]]
+    resumed_from_step: int
+    seconds: float
+    environment: Environment
+    earlier_versions: list[Versions]
+    sha256: dict[str, str]
+
+
+def write(record: Record, folder: Path) -> Path:
+    """Write `record.json` so that a reader finds the whole of it or the one before, never half.
+
+    Raises:
+        ValueError: a number in it is infinite or not a number; JSON has no word for these.
+    """
+    path = folder / FILE_NAME
+    files.write_sealed(path, record)
+    return path
+
+
+def read(path: Path) -> Record:
+    """Read the record of a run.
+
+    Raises:
+        DamagedError: the file holds no record, or was changed since it was written.
+    """
+    return read_as(Record, path)
+
+
+def read_as(kind: type[T], path: Path) -> T:
+    """Read a sealed file whose contents have the form of a TypedDict.
+
+    Raises:
+        DamagedError: as for `read`.
+    """
+    content = files.read_sealed(path)
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DamagedError(f"{path} is not what it should be ({where}: {first['msg']})") from error
+
+
+def versions() -> Versions:
     """Name the versions, the processor's kind and the git revision that a run was made with.
 
     The revision is that of the folder this package lies in, with "+" where files differ from it; None outside git.
@@ -25,38 +123,6 @@ def environment() -> dict[str, Any]:
         "versions": {"course-lib": __version__} | {name: version(name) for name in LIBRARIES},
         "git_revision": _git_revision(),
     }
-
-
-def write(record: dict[str, Any], folder: Path) -> Path:
-    """Write `record.json` so that a reader finds the whole of it or the one before, never half.
-
-    Raises:
-        ValueError: a number in it is infinite or not a number; JSON has no word for these.
-    """
-    text = json.dumps(record, indent=2, allow_nan=False) + "\n"
-    path = folder / FILE_NAME
-    partial = folder / f".{FILE_NAME}.partial"
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    return path
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read the record of a run.
-
-    Raises:
-        ValueError: the file holds no record; names the file and what is wrong.
-    """
-    try:
-        record = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a record of a run ({error}): delete it and run again") from error
-    if not isinstance(record, dict) or "metrics" not in record:
-        raise ValueError(f"{path} is not a record of a run (it has no metrics): delete it and run again")
-    return record
 
 
 def differences(found: dict[str, float], recorded: dict[str, float], *, tolerance: float) -> list[str]:

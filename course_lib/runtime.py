@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, parse_flag_from_env, set_seed
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
@@ -20,6 +20,7 @@ from course_lib.errors import InputError
 
 Scale = Literal["quick", "full"]
 SCALES = ("quick", "full")
+Precision = Literal["auto", "float32", "bfloat16"]
 ALL_THREADS = torch.get_num_threads()
 T = TypeVar("T")
 
@@ -65,10 +66,14 @@ def use_threads(scale: Scale) -> None:
     Raises:
         InputError: `COURSE_THREADS` is not such a number.
     """
+    _set_threads(by_scale(scale)(quick=1, full=None))
+
+
+def _set_threads(threads: int | None) -> None:
     asked = os.environ.get("COURSE_THREADS", "")
     if asked and not (asked.isascii() and asked.isdecimal() and 1 <= int(asked) <= 1024):
         raise InputError(f"COURSE_THREADS={asked!r} is not a number of threads: use a whole number from 1 to 1024")
-    threads = int(asked) if asked else by_scale(scale)(quick=1, full=ALL_THREADS)
+    threads = int(asked) if asked else threads or ALL_THREADS
     torch.set_num_threads(threads)
     threadpool_limits(threads)
 
@@ -83,17 +88,18 @@ def bfloat16_is_native() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def start(seed: int, *, scale: Scale) -> Accelerator:
+def start(seed: int, precision: Precision, threads: int | None) -> Accelerator:
     """Seed every random generator and return the Accelerate object that places, prepares and saves a run.
 
-    Threads are those of `use_threads`. At the quick scale arithmetic is float32, so that the outputs stored in the
-    notebooks hold everywhere. At full scale it is bfloat16 where the hardware has it; never float16, whose gradient
-    scaler cannot serve two players that are updated in turn.
+    Args:
+        precision: "auto" is bfloat16 where the hardware has it and float32 elsewhere. Never float16, whose gradient
+            scaler cannot serve two players that are updated in turn.
+        threads: how many CPU threads; None is all there are. `COURSE_THREADS` decides instead.
 
     Each process of a distributed run gets its own seed: with a common one all of them would draw the same noise.
     """
-    use_threads(scale)
-    precision = "bf16" if scale == "full" and bfloat16_is_native() else "no"
+    _set_threads(threads)
+    precision = "bf16" if precision == "bfloat16" or (precision == "auto" and bfloat16_is_native()) else "no"
     # Accelerate keeps the precision in a process-wide singleton and refuses a second one; a notebook may want both.
     AcceleratorState._reset_state()
     accelerator = Accelerator(mixed_precision=precision)
@@ -102,26 +108,45 @@ def start(seed: int, *, scale: Scale) -> Accelerator:
     return accelerator
 
 
-def describe(accelerator: Accelerator) -> dict[str, str | int]:
-    """Name the device, the precision and the number of threads and processes, for the record of a run."""
-    device = accelerator.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+def describe() -> dict[str, str | int]:
+    """Name the device, the precision, the threads and the processes of the run begun last, for its record."""
+    name = torch.cuda.get_device_name(device()) if device().type == "cuda" else device().type
     return {
         "device": name,
-        "precision": "bfloat16" if accelerator.mixed_precision == "bf16" else "float32",
+        "precision": "bfloat16" if AcceleratorState().mixed_precision == "bf16" else "float32",
         "threads": torch.get_num_threads(),
-        "processes": accelerator.num_processes,
+        "processes": processes(),
     }
+
+
+def _state() -> PartialState:
+    # Whoever asks first decides for the process, so each asks as Accelerate itself would.
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+
+
+def device() -> torch.device:
+    """Where this process computes."""
+    return _state().device
+
+
+def processes() -> int:
+    """How many processes `accelerate launch` started; 1 without it."""
+    return _state().num_processes
+
+
+def process_index() -> int:
+    """Which of them this is, from 0."""
+    return _state().process_index
 
 
 def is_main_process() -> bool:
     """Whether this process is the one that writes files and speaks, among those of `accelerate launch`."""
-    return PartialState().is_main_process
+    return _state().is_main_process
 
 
 def wait_for_everyone() -> None:
     """Let the processes of a distributed run wait for each other."""
-    PartialState().wait_for_everyone()
+    _state().wait_for_everyone()
 
 
 def random_states() -> dict[str, Any]:

@@ -1,74 +1,210 @@
-"""Studies: the same command many times, with other seeds and settings; what came out is kept for the book.
+"""Studies: one recipe many times, with other seeds and settings; what came out is kept for the book.
 
-course_lib/recorded/NAME.json    one entry for each command: the command, its metrics, seconds and machine
+course_lib/recorded/NAME.json    one entry for each run: what was changed, its identity, metrics, seconds and machine
+course_lib/recorded/published.toml    numbers of others that the book plots beside ours, with their sources
 """
 
-import json
 import os
 import shlex
 import subprocess
 import sys
+import threading
+import tomllib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+from pydantic import TypeAdapter
 from tqdm import tqdm
+from typing_extensions import TypedDict
 
-from course_lib import records
+from course_lib import files, pretrained, recipes, records
 from course_lib.errors import InputError
+from course_lib.recipes.settings import flags
 
 RECORDED = Path(__file__).parent / "recorded"
+Changes = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a study: a recipe at a scale, with a seed, and what it changes of the recipe's settings."""
+
+    recipe: str
+    scale: str
+    seed: int
+    changes: Changes = field(default_factory=dict)
+
+    @property
+    def arguments(self) -> list[str]:
+        """What stands behind `python -m course_lib`."""
+        changed = flags(recipes.find(self.recipe).family.Settings, self.changes)
+        return ["train", self.recipe, "--scale", self.scale, *changed, "--seed", str(self.seed)]
+
+    @property
+    def command(self) -> str:
+        return shlex.join(["python", "-m", "course_lib", *self.arguments])
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder in that of the study."""
+        return "_".join(word.removeprefix("--") for word in self.arguments[1:])
+
+    def settings(self) -> Any:
+        """Return the settings of the run as the recipe has them today."""
+        return recipes.settings(self.recipe, scale=self.scale, **self.changes)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """Networks of one run of a study that come with the package."""
+
+    run: Run
+    networks: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a metric is shown in a table: its heading, what it is multiplied with, and how many decimals it has."""
+
+    heading: str
+    factor: float = 1.0
+    decimals: int = 2
 
 
 @dataclass(frozen=True)
 class Study:
-    """What a study asks, and the arguments of `python -m course_lib` for each of its runs."""
+    """What a study asks, its runs, the metrics that answer it, and the weights that it gives to the package."""
 
     question: str
-    runs: tuple[str, ...]
+    runs: tuple[Run, ...]
+    columns: Mapping[str, Column]
+    ships: Mapping[str, Shipped] = field(default_factory=dict)
 
 
+@records.checked
+class Entry(TypedDict):
+    """What is kept of a run of a study."""
+
+    changes: dict[str, Any]
+    identity: records.Identity
+    metrics: dict[str, float]
+    seconds: float
+    environment: records.Environment
+
+
+@records.checked
+class Recorded(TypedDict):
+    """What a study left."""
+
+    study: str
+    runs: list[Entry]
+
+
+@records.checked
+class PublishedRow(TypedDict):
+    """Test error in per cent at a number of labels, and its standard deviation over choices of the labelled."""
+
+    labels: int
+    error: float
+    std: float
+
+
+@records.checked
+class Published(TypedDict):
+    """What a paper reports of a method, and where it stands."""
+
+    name: str
+    source: str
+    rows: list[PublishedRow]
+
+
+SEMI_SUPERVISED = {
+    "baseline_test_accuracy": Column("baseline, %", factor=100),
+    "test_accuracy": Column("semi-supervised GAN, %", factor=100),
+    "gain_points": Column("gain, points"),
+}
+ON_MNIST = tuple(Run("ssgan", "full", seed) for seed in range(5))
 STUDIES = {
     "label_budget": Study(
         question="What do the pictures without a label add, at 20 to 1,000 labels? What if a part is taken away?",
-        runs=(
-            *(
-                f"train ssgan --scale quick --labels {labels} --seed {seed}"
-                for labels in (20, 50, 100, 1000)
-                for seed in range(5)
-            ),
-            *(
-                f"train ssgan --scale quick --labels 50 --ablation {ablation} --seed {seed}"
-                for ablation in ("no_unlabelled", "no_feature_matching", "real_fakes", "noise_fakes")
-                for seed in range(5)
-            ),
+        columns=SEMI_SUPERVISED,
+        runs=tuple(
+            Run("ssgan", "quick", seed, changes)
+            for changes in (
+                {"labels": 20},
+                {"labels": 50},
+                {"labels": 100},
+                {"labels": 1000},
+                {"labels": 50, "ablation": "no_unlabelled"},
+                {"labels": 50, "ablation": "no_feature_matching"},
+                {"labels": 50, "ablation": "real_fakes"},
+                {"labels": 50, "ablation": "noise_fakes"},
+            )
+            for seed in range(5)
         ),
     ),
     "mnist": Study(
         question="What does the semi-supervised GAN reach on MNIST?",
+        columns=SEMI_SUPERVISED,
         runs=(
-            *(f"train ssgan --scale full --seed {seed}" for seed in range(5)),
-            "train ssgan --scale full --no-augmentation --seed 0",
-            "train ssgan --scale full --shift-px 2 --seed 0",
-            "train ssgan --scale full --labels 100 --seed 0",
+            *ON_MNIST,
+            Run("ssgan", "full", 0, {"augmentation": None}),
+            Run("ssgan", "full", 0, {"shift_px": 2.0}),
+            Run("ssgan", "full", 0, {"labels": 100}),
         ),
+        ships={
+            "ssgan_mnist_1000": Shipped(ON_MNIST[0], ("discriminator", "generator")),
+            "baseline_mnist_1000": Shipped(ON_MNIST[0], ("baseline",)),
+        },
     ),
 }
 
 
-def read(name: str) -> list[dict[str, Any]]:
+def read(name: str) -> list[Entry]:
     """Return what came out of a study, one entry for each run.
 
     Raises:
-        InputError: there is no such study, or the package has no record of it.
+        InputError: there is no such study, or the package's record of it is missing or damaged.
     """
-    _find(name)
-    path = RECORDED / f"{name}.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}): install the package again") from error
+    find(name)
+    return records.read_as(Recorded, RECORDED / f"{name}.json")["runs"]
+
+
+def values(name: str, metric: str, **changes: Any) -> Float[np.ndarray, " runs"]:
+    """Return a recorded metric of all runs of a study that make exactly these changes, in the order of their seeds.
+
+    Raises:
+        InputError: as for `read`, or no run makes these changes, or those that do have no such metric.
+    """
+    found = [entry["metrics"] for entry in read(name) if entry["changes"] == changes]
+    if not found:
+        raise InputError(f"no run of the study {name} changes {changes or 'nothing'}: see course_lib/studies.py")
+    if metric not in found[0]:
+        raise InputError(f"the study {name} has no metric {metric!r}: use {', '.join(found[0])}")
+    return np.array([metrics[metric] for metrics in found])
+
+
+def published(data: str) -> list[Published]:
+    """Return what others have published on some data, and the book plots beside ours."""
+    path = RECORDED / "published.toml"
+    with path.open("rb") as file:
+        return TypeAdapter(dict[str, list[Published]]).validate_python(tomllib.load(file))[data]
+
+
+def find(name: str) -> Study:
+    """Look a study up.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if name not in STUDIES:
+        raise InputError(f"study {name!r} is unknown: use {', '.join(STUDIES)}")
+    return STUDIES[name]
 
 
 def run(name: str, out: Path, *, jobs: int = 1) -> Path:
@@ -79,56 +215,93 @@ def run(name: str, out: Path, *, jobs: int = 1) -> Path:
         jobs: how many runs at a time. More than one is good for runs on one thread, those of the quick scale.
 
     Raises:
-        InputError: there is no such study, `jobs` is not positive, or a run failed (with its last words).
+        InputError: there is no such study, `jobs` cannot be, the folder cannot be written, or a run failed (with its
+            last words).
+        KeyboardInterrupt: somebody asked it to stop. Runs under way have saved their state.
     """
-    study = _find(name)
-    if jobs < 1:
-        raise InputError(f"jobs={jobs} runs nothing: use at least 1")
+    study = find(name)
+    if not 1 <= jobs <= 64:
+        raise InputError(f"jobs={jobs} cannot be: use 1 to 64")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"the output folder {out} is a file: name a folder that is empty or does not exist")
     out.mkdir(parents=True, exist_ok=True)
-    # The runs' own progress bars would write over each other.
-    quiet = os.environ | {"TQDM_DISABLE": "1"}
+    children = _Children()
 
-    def make(arguments: str) -> dict[str, Any]:
-        place = folder(out, arguments)
-        started = [sys.executable, "-m", "course_lib", *shlex.split(arguments), "--out", str(place), "--resume"]
-        done = subprocess.run(started, env=quiet, capture_output=True, text=True, check=False)
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-            raise InputError(f"`{arguments}` ended with exit code {done.returncode}: {last}")
-        record = records.read(place / records.FILE_NAME)
-        kept = {key: record[key] for key in ("metrics", "seconds", "environment")}
-        return {"command": command(arguments), **kept}
+    def make(one: Run) -> Entry:
+        children.run([*one.arguments, "--out", str(out / one.folder), "--resume"], what=one.command)
+        record = records.read(out / one.folder / records.FILE_NAME)
+        kept = {key: record[key] for key in ("identity", "metrics", "seconds", "environment")}
+        return {"changes": dict(one.changes), **kept}
 
     pool = ThreadPoolExecutor(jobs)
     try:
         # In the order of the study, however they end.
         found = list(tqdm(pool.map(make, study.runs), total=len(study.runs), desc=name, unit="run"))
+    except BaseException:
+        children.stop()
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C no further run is begun
+        _wait(pool, children)
     path = out / f"{name}.json"
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    files.write_sealed(path, {"study": name, "runs": found})
     return path
 
 
-def folder(out: Path, arguments: str) -> Path:
-    """Return where a study in `out` keeps the run with these arguments."""
-    return out / arguments.replace("--", "").replace(" ", "_")
+def keep(name: str, out: Path) -> None:
+    """Take what a study left in `out` into the package: its records, and the weights that it ships.
+
+    Raises:
+        InputError: the study is not finished there, or its weights do not repeat their records.
+    """
+    study, path = find(name), out / f"{name}.json"
+    records.read_as(Recorded, path)
+    for weights, shipped in study.ships.items():
+        pretrained.ship(out / shipped.run.folder, weights, networks=shipped.networks)
+    files.write(RECORDED / path.name, path.read_bytes())
 
 
-def command(arguments: str) -> str:
-    """Return what one types for a run with these arguments."""
-    return f"python -m course_lib {arguments}"
+class _Children:
+    """The processes of a study. They are asked to stop by it alone, so Ctrl-C in a terminal reaches them only once."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+        self._stopped = False
+
+    def run(self, arguments: list[str], *, what: str) -> None:
+        """Run one command to its end.
+
+        Raises:
+            InputError: it failed, or was asked to stop.
+        """
+        command = [sys.executable, "-m", "course_lib", *arguments]
+        quiet = os.environ | {"TQDM_DISABLE": "1"}  # progress bars would write over each other
+        with self._lock:
+            if self._stopped:
+                raise InputError("the study was stopped")
+            child = subprocess.Popen(
+                command, env=quiet, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+            )
+            self._running.add(child)
+        _, said = child.communicate()
+        with self._lock:
+            self._running.discard(child)
+        if child.returncode:
+            last = (said.strip().splitlines() or ["it said nothing"])[-1]
+            raise InputError(f"`{what}` ended with exit code {child.returncode}: {last}")
+
+    def stop(self, *, at_once: bool = False) -> None:
+        """Ask all that run to save their state and end; at once: end them."""
+        with self._lock:
+            self._stopped = True
+            for child in self._running:
+                child.kill() if at_once else child.terminate()
 
 
-def setting(command: str) -> str:
-    """Return what a run of a study changes, without its seed: "labels=50,ablation=real_fakes"; "" if nothing."""
-    words = shlex.split(command)
-    options = [word.strip() for word in " ".join(words[words.index("train") + 2 :]).split("--") if word]
-    changes = [option.replace(" ", "=") for option in options if option.split()[0] not in ("scale", "seed")]
-    return ",".join(changes)
-
-
-def _find(name: str) -> Study:
-    if name not in STUDIES:
-        raise InputError(f"study {name!r} is unknown: use {', '.join(STUDIES)}")
-    return STUDIES[name]
+def _wait(pool: ThreadPoolExecutor, children: _Children) -> None:
+    try:
+        pool.shutdown(cancel_futures=True)  # after an error or a stop no further run is begun
+    except KeyboardInterrupt:  # asked a second time
+        children.stop(at_once=True)
+        pool.shutdown()
+        raise

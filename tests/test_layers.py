@@ -15,7 +15,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "course_lib"
 # From the top down. A unit is a module or a subpackage of course_lib; it imports from the layers below its own.
 LAYERS = [
     {"cli"},
-    {"benchmark", "pretrained", "exercises", "studies"},
+    {"benchmark", "exercises", "studies"},
+    {"pretrained"},
     {"recipes"},
     {"training", "evaluation"},
     {"models", "losses", "data"},

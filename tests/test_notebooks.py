@@ -278,21 +278,9 @@ def too_wide(source: str) -> list[str]:
 
 
 LISTINGS = sorted({name for path in NOTEBOOKS.values() for name in shown_sources(nbformat.read(path, as_version=4))})
-# Wide for now. The mark is strict: whoever narrows one of them takes it off this list.
-WIDE_FOR_NOW = {
-    "course_lib.data.labels.choose_labelled",
-    "course_lib.recipes.semi_supervised.train_baseline",
-    "course_lib.recipes.semi_supervised.train_ssgan",
-}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="wide for now") if name in WIDE_FOR_NOW else ())
-        for name in LISTINGS
-    ],
-)
+@pytest.mark.parametrize("name", LISTINGS)
 def test_a_source_that_a_notebook_shows_fits_the_page(name):
     assert too_wide(inspect.getsource(pkgutil.resolve_name(name))) == []
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from course_lib import pretrained, recipes
+from course_lib import pretrained, recipes, runtime
 from course_lib.data import images
 from course_lib.data.augment import RandomAffine
 from course_lib.data.images import to_unit_range
@@ -27,22 +28,24 @@ from course_lib.models.semi_supervised_gan import Generator
 from course_lib.recipes import semi_supervised
 from course_lib.recipes.run_folder import open_run_folder
 
+IDENTITY = {"recipe": "ssgan", "scale": "quick", "seed": 0, "settings": {}, "data_sha256": ""}
+
 
 @pytest.fixture(scope="module")
 def short():
     """The quick recipe, cut to one epoch, with its data."""
     settings = recipes.settings("ssgan", scale="quick", epochs=1)
-    return settings, *semi_supervised.prepare_data(settings, seed=0)
+    return settings, *semi_supervised.prepare(settings, seed=0)
 
 
-def test_settings_can_be_changed_and_none_changes_nothing():
+def test_settings_can_be_changed():
     plain = recipes.settings("ssgan", scale="quick")
-    changed = recipes.settings("ssgan", scale="quick", labels=100, epochs=None)
+    changed = recipes.settings("ssgan", scale="quick", labels=100)
     assert dataclasses.replace(plain, labels=100) == changed
 
 
 def test_without_augmentation_no_picture_is_changed():
-    bare = recipes.settings("ssgan", scale="full", augmentation=False)
+    bare = recipes.settings("ssgan", scale="full", augmentation=None)
     assert bare.augmentation is None
 
 
@@ -59,8 +62,8 @@ def test_an_unknown_recipe_is_named_with_those_there_are():
 def test_baseline_and_discriminator_are_the_same_network_with_the_same_first_weights(short):
     settings, data, labelled = short
     still = dataclasses.replace(settings, learning_rate=0.0)
-    baseline = semi_supervised.train_baseline(still, data, labelled, scale="quick", seed=0).classifier
-    discriminator = semi_supervised.train_ssgan(still, data, labelled, scale="quick", seed=0).classifier
+    baseline = semi_supervised.train_baseline(still, data, labelled, seed=0).classifier
+    discriminator = semi_supervised.train_ssgan(still, data, labelled, seed=0).classifier
     assert str(baseline) == str(discriminator)
     for (name, one), other in zip(baseline.state_dict().items(), discriminator.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
@@ -71,8 +74,8 @@ def test_no_label_outside_the_labelled_few_is_ever_used(short):
     wrong = data.train_labels.clone()
     wrong[~labelled] = (wrong[~labelled] + 1) % 10
     lied_to = dataclasses.replace(data, train_labels=wrong)
-    honest = semi_supervised.train_ssgan(settings, data, labelled, scale="quick", seed=0)
-    deceived = semi_supervised.train_ssgan(settings, lied_to, labelled, scale="quick", seed=0)
+    honest = semi_supervised.train_ssgan(settings, data, labelled, seed=0)
+    deceived = semi_supervised.train_ssgan(settings, lied_to, labelled, seed=0)
     assert honest.history == deceived.history
 
 
@@ -80,21 +83,21 @@ def test_no_test_image_changes_what_is_learnt(short):
     settings, data, labelled = short
     blank = dataclasses.replace(data, test_images=torch.zeros_like(data.test_images))
     weights = [
-        semi_supervised.train_ssgan(settings, images, labelled, scale="quick", seed=0).classifier.state_dict()
+        semi_supervised.train_ssgan(settings, images, labelled, seed=0).classifier.state_dict()
         for images in (data, blank)
     ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
 def test_an_unknown_ablation_is_named_with_those_there_are():
-    with pytest.raises(InputError, match="'no_gan' is unknown: use no_unlabelled, .*noise_fakes"):
+    with pytest.raises(InputError, match="ablation='no_gan': Input should be 'no_unlabelled', .*'noise_fakes'"):
         recipes.settings("ssgan", scale="quick", ablation="no_gan")
 
 
 def train_without(ablation, short, **changes):
     settings, data, labelled = short
     settings = dataclasses.replace(settings, ablation=ablation, **changes)
-    return semi_supervised.train_ssgan(settings, data, labelled, scale="quick", seed=0)
+    return semi_supervised.train_ssgan(settings, data, labelled, seed=0)
 
 
 def test_real_fakes_cannot_be_told_from_real_pictures_and_noise_can(short):
@@ -109,15 +112,15 @@ def test_with_validation_images_no_test_image_is_looked_at_and_the_record_says_s
         return dataclasses.replace(data, test_images=data.test_images[:0], test_labels=data.test_labels[:0])
 
     monkeypatch.setitem(images.SOURCES, "digits", without_test)
-    record = recipes.run("ssgan", scale="quick", seed=0, epochs=1, validation=397)
+    record = recipes.run("ssgan", scale="quick", seed=0, changes={"epochs": 1, "validation": 397})
     assert record["metrics"].keys() == {"validation_accuracy", "baseline_validation_accuracy", "gain_points"}
-    assert record["identity"]["validation"] == 397
+    assert record["identity"]["settings"]["validation"] == 397
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "out"
-    return out, recipes.run("ssgan", scale="quick", seed=3, epochs=1, out=out)
+    return out, recipes.run("ssgan", scale="quick", seed=3, changes={"epochs": 1}, out=out)
 
 
 def test_a_run_leaves_record_weights_curve_and_checkpoints(finished):
@@ -130,6 +133,8 @@ def test_a_run_leaves_record_weights_curve_and_checkpoints(finished):
         "generator.safetensors",
         "curve.png",
         "checkpoints",
+        "run.json",
+        "samples",
     }
     assert names == expected | {"record.json"}
     assert record["metrics"].keys() == {"test_accuracy", "baseline_test_accuracy", "gain_points"}
@@ -149,30 +154,30 @@ def test_stored_weights_give_the_recorded_accuracy(finished):
 def test_a_finished_run_is_repeated_and_not_made_again(finished):
     out, record = finished
     before = (out / "record.json").stat().st_mtime_ns
-    again = recipes.run("ssgan", scale="quick", seed=3, epochs=1, out=out, resume=True)
+    again = recipes.run("ssgan", scale="quick", seed=3, changes={"epochs": 1}, out=out, resume=True)
     assert again["metrics"] == record["metrics"] and again["resumed_from_step"] > 0
     assert (out / "record.json").stat().st_mtime_ns == before
 
 
 def test_a_folder_that_holds_a_run_is_refused_without_resume(finished):
-    with pytest.raises(InputError, match="not empty .*--resume"):
-        recipes.run("ssgan", scale="quick", seed=3, epochs=1, out=finished[0])
+    with pytest.raises(InputError, match="not empty: add --resume"):
+        recipes.run("ssgan", scale="quick", seed=3, changes={"epochs": 1}, out=finished[0])
 
 
 @pytest.mark.parametrize(
-    "changes, message", [({"seed": 4}, "seed=3.*seed=4"), ({"labels": 60}, "labels=50.*labels=60")]
+    "seed, changes, message", [(4, {}, "seed=3.*seed=4"), (3, {"labels": 60}, "labels=50.*labels=60")]
 )
-def test_a_folder_of_another_run_is_not_continued(finished, changes, message):
+def test_a_folder_of_another_run_is_not_continued(finished, seed, changes, message):
     with pytest.raises(InputError, match=message):
-        recipes.run("ssgan", scale="quick", out=finished[0], resume=True, **{"seed": 3, "epochs": 1} | changes)
+        recipes.run("ssgan", scale="quick", seed=seed, out=finished[0], resume=True, changes={"epochs": 1} | changes)
 
 
 def test_a_folder_in_use_is_refused_and_free_again_afterwards(tmp_path):
-    with open_run_folder(tmp_path, identity={}, resume=False):
+    with open_run_folder(tmp_path / "out", identity=IDENTITY, resume=True):
         with pytest.raises(InputError, match="in use by another process"):
-            with open_run_folder(tmp_path, identity={}, resume=False):
+            with open_run_folder(tmp_path / "out", identity=IDENTITY, resume=True):
                 pass
-    with open_run_folder(tmp_path, identity={}, resume=False):
+    with open_run_folder(tmp_path / "out", identity=IDENTITY, resume=True):
         pass
 
 
@@ -239,6 +244,7 @@ class Seen:
     record: dict[str, Any]
     kept: dict[str, nn.Module]
     saved_steps: dict[str, list[int]]
+    drawn_steps: list[int]
     passes: dict[str, list[Pass]]
     updates: dict[str, list[Update]]
 
@@ -277,6 +283,9 @@ UNUSUAL = {
     "beta1": 0.4,
     "beta2": 0.95,
     "hold": 0.6,
+    "latent_dim": 37,
+    "sample_steps": 4,
+    "threads": 2,
 }
 MIRRORED, STEPS_PER_EPOCH = 260, 5  # 60 of the 260 pictures are set aside, the others come 45 at a time
 
@@ -310,7 +319,8 @@ def observe(unusual, tmp_path_factory):
         classifiers = [network for network in networks if isinstance(network, Classifier)]
         generators = [network for network in networks if isinstance(network, Generator)]
         named = dict(zip(CLASSIFIERS, classifiers, strict=True)) | dict(zip(["generator"], generators, strict=False))
-        kept = recipe.build(record["identity"], record["images"])
+        form = images.ImageForm(**record["images"])
+        kept = {name: build(settings, form) for name, build in recipe.family.NETWORKS.items()}
         for name, network in kept.items():
             network.eval().load_state_dict(load_file(out / f"{name}.safetensors"))
         return Seen(
@@ -322,6 +332,7 @@ def observe(unusual, tmp_path_factory):
                 folder.name: sorted(int(path.name.removeprefix("step-")) for path in folder.iterdir())
                 for folder in (out / "checkpoints").iterdir()
             },
+            drawn_steps=sorted(int(path.stem.removeprefix("step-")) for path in (out / "samples").iterdir()),
             passes={name: [one for one in passes if one.network is network] for name, network in named.items()},
             updates={
                 name: [one for one in updates if one.first_weight is next(network.parameters())]
@@ -364,6 +375,9 @@ SHOWN = {
     "beta1": lambda seen: {update.betas[0] for updates in seen.updates.values() for update in updates},
     "beta2": lambda seen: {update.betas[1] for updates in seen.updates.values() for update in updates},
     "hold": lambda seen: {hold_of(updates) for updates in seen.updates.values()},
+    "latent_dim": lambda seen: {one.given.shape[1] for one in seen.passes["generator"]},
+    "sample_steps": lambda seen: set(np.diff(seen.drawn_steps[:3]).tolist()),
+    "threads": lambda seen: {seen.record["environment"]["threads"]},
 }
 
 
@@ -410,7 +424,7 @@ def test_the_metrics_are_those_of_the_networks_that_are_kept(seen):
 def test_the_record_takes_the_last_epoch_not_the_first_nor_the_best(unusual, monkeypatch):
     scores = iter([0.5, 0.875, 0.75, 0.25, 0.625, 0.375])  # of the baseline, then of the GAN
     monkeypatch.setattr(semi_supervised, "accuracy", lambda *_: next(scores))
-    found = recipes.run("ssgan", scale="quick", seed=0, epochs=3, data="mirrored", labels=20)
+    found = recipes.run("ssgan", scale="quick", seed=0, changes={"epochs": 3, "data": "mirrored", "labels": 20})
     assert found["metrics"] == {"test_accuracy": 0.375, "baseline_test_accuracy": 0.75, "gain_points": -37.5}
 
 
@@ -437,7 +451,7 @@ def test_the_labelled_pictures_come_with_their_own_labels(seen):
 
 def test_latent_vectors_are_standard_normal_and_never_come_twice(seen):
     latent = torch.cat([one.given for one in seen.passes["generator"]])
-    assert latent.shape == (450, 100) and len(pictures(latent)) == 450 and len(pictures(latent.T)) == 100
+    assert latent.shape == (450, 37) and len(pictures(latent)) == 450 and len(pictures(latent.T)) == 37
     assert latent.mean().item() == pytest.approx(0, abs=0.03) and latent.std().item() == pytest.approx(1, abs=0.03)
 
 
@@ -526,11 +540,23 @@ def test_a_generator_whose_place_is_taken_is_neither_asked_nor_taught(observe, a
 
 def test_trained_networks_are_returned_ready_for_use(unusual):
     settings = unusual(epochs=1)
-    data = semi_supervised.prepare_data(settings, seed=0)
-    baseline = semi_supervised.train_baseline(settings, *data, scale="quick", seed=0)
-    ssgan = semi_supervised.train_ssgan(settings, *data, scale="quick", seed=0)
+    data = semi_supervised.prepare(settings, seed=0)
+    baseline = semi_supervised.train_baseline(settings, *data, seed=0)
+    ssgan = semi_supervised.train_ssgan(settings, *data, seed=0)
     for network in (baseline.classifier, ssgan.classifier, ssgan.generator):
         assert not any(layer.training for layer in network.modules())
+
+
+def test_a_run_computes_in_the_precision_that_its_settings_name(short):
+    settings, data, labelled = short
+    weights = {}
+    for precision in ("float32", "bfloat16"):
+        asked = dataclasses.replace(settings, precision=precision)
+        trained = semi_supervised.train_baseline(asked, data, labelled, seed=0)
+        assert runtime.describe()["precision"] == precision
+        weights[precision] = trained.classifier.head.bias
+    assert not torch.equal(*weights.values())
+    torch.testing.assert_close(*weights.values(), atol=0.1, rtol=0.1)
 
 
 def test_every_setting_is_watched():
@@ -540,6 +566,7 @@ def test_every_setting_is_watched():
         "augment_unlabelled": test_labelled_pictures_are_augmented_and_the_others_as_the_settings_say,
         "average": test_a_classifier_that_is_kept_averages_its_steps_with_the_decay_of_the_settings,
         "ablation": test_the_generator_minimises_the_loss_that_its_ablation_leaves,
+        "precision": test_a_run_computes_in_the_precision_that_its_settings_name,
     }
     names = {field.name for field in dataclasses.fields(semi_supervised.SemiSupervised)}
     assert SHOWN.keys() | by_a_test_of_its_own.keys() == names
@@ -563,8 +590,7 @@ def test_a_recipe_regularises_averages_and_lets_the_rate_fall(scale):
 def test_shipped_weights_are_those_of_the_recipe_and_their_metrics_those_of_the_last_epoch(name):
     record = pretrained.read_record(name)
     identity = record["identity"]
-    recipe = dataclasses.asdict(recipes.settings(identity["recipe"], scale=identity["scale"]))
-    assert {key: identity[key] for key in recipe} == recipe
+    assert identity["settings"] == dataclasses.asdict(recipes.settings(identity["recipe"], scale=identity["scale"]))
     last = {key: history[-1]["test_accuracy"] for key, history in record["history"].items()}
     expected = {"test_accuracy": last["ssgan"], "baseline_test_accuracy": last["baseline"]}
     assert record["metrics"] and record["metrics"].items() <= expected.items()
@@ -572,12 +598,10 @@ def test_shipped_weights_are_those_of_the_recipe_and_their_metrics_those_of_the_
 
 def test_shipped_weights_are_measured_on_the_pictures_of_their_record(unusual, tmp_path, monkeypatch):
     changes = {"epochs": 1, "data": "mirrored", "side_px": 12, "labels": 20}
-    run = recipes.run("ssgan", scale="quick", seed=0, out=tmp_path / "out", **changes)
+    run = recipes.run("ssgan", scale="quick", seed=0, out=tmp_path / "out", changes=changes)
     monkeypatch.setattr(pretrained, "WEIGHTS", tmp_path / "weights")
-    metrics = ["test_accuracy", "baseline_test_accuracy"]
-    networks = ["discriminator", "baseline"]
-    pretrained.ship(tmp_path / "out", "x", command="", networks=networks, metrics=metrics, tolerance=0.0)
-    assert pretrained.evaluate("x") == {key: run["metrics"][key] for key in metrics}
+    pretrained.ship(tmp_path / "out", "x", networks=["discriminator", "baseline"])
+    assert pretrained.evaluate("x") == {key: run["metrics"][key] for key in ("test_accuracy", "baseline_test_accuracy")}
 
 
 # ── The recipe itself ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -585,8 +609,7 @@ def test_shipped_weights_are_measured_on_the_pictures_of_their_record(unusual, t
 
 def test_the_full_recipe_is_the_one_that_made_the_shipped_weights():
     identity = pretrained.read_record("ssgan_mnist_1000")["identity"]
-    settings = dataclasses.asdict(recipes.RECIPES["ssgan"].full)
-    assert settings == {key: identity[key] for key in settings}
+    assert dataclasses.asdict(recipes.RECIPES["ssgan"].full) == identity["settings"]
 
 
 @pytest.mark.parametrize("scale", ["quick", "full"])

@@ -195,7 +195,9 @@ def test_the_page_of_results_is_the_one_that_the_records_give():
     assert results.PAGE.read_text() == results.page().rstrip() + "\n", "run `make results`"
 
 
-@pytest.mark.parametrize("name", studies.STUDIES)
-def test_a_study_has_one_record_for_each_of_its_runs(name):
-    expected = [f"python -m course_lib {run}" for run in studies.STUDIES[name].runs]
-    assert [entry["command"] for entry in studies.read(name)] == expected
+def test_what_a_record_holds_is_shown_and_never_read_as_a_page(monkeypatch):
+    entries = studies.read("mnist")
+    entries[0]["environment"]["device"] = "<script>alert(1)</script> | x"
+    monkeypatch.setattr(studies, "read", lambda name: entries)
+    page = results._study("mnist")
+    assert "<script>" not in page and "&lt;script&gt;alert(1)&lt;/script&gt; &#124; x" in page

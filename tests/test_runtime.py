@@ -37,25 +37,32 @@ def test_an_unknown_scale_is_named_with_where_it_came_from(monkeypatch, scale, v
 def test_the_same_seed_gives_the_same_noise_and_another_seed_other_noise():
     draws = []
     for seed in (1, 1, 2):
-        runtime.start(seed, scale="quick")
+        runtime.start(seed, "float32", 1)
         draws.append(torch.randn(8))
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
 
 
-def test_quick_is_float32_and_full_bfloat16_where_the_hardware_has_it(monkeypatch):
-    monkeypatch.setattr(runtime, "bfloat16_is_native", lambda: True)
-    assert runtime.describe(runtime.start(0, scale="quick"))["precision"] == "float32"
-    assert runtime.describe(runtime.start(0, scale="full"))["precision"] == "bfloat16"
-    monkeypatch.setattr(runtime, "bfloat16_is_native", lambda: False)
-    assert runtime.describe(runtime.start(0, scale="full"))["precision"] == "float32"
+@pytest.mark.parametrize(
+    "asked, native, expected",
+    [
+        ("float32", True, "float32"),
+        ("auto", True, "bfloat16"),
+        ("auto", False, "float32"),
+        ("bfloat16", False, "bfloat16"),
+    ],
+)
+def test_the_precision_is_the_one_asked_for_and_auto_that_of_the_hardware(monkeypatch, asked, native, expected):
+    monkeypatch.setattr(runtime, "bfloat16_is_native", lambda: native)
+    runtime.start(0, asked, 1)
+    assert runtime.describe()["precision"] == expected
 
 
-def test_quick_uses_one_thread_and_full_all_of_them(monkeypatch):
-    monkeypatch.delenv("COURSE_THREADS", raising=False)
+def test_as_many_threads_as_asked_for_or_all_of_them(monkeypatch):
     monkeypatch.setattr(runtime, "ALL_THREADS", 2)
-    assert runtime.describe(runtime.start(0, scale="full"))["threads"] == 2
-    assert runtime.describe(runtime.start(0, scale="quick"))["threads"] == 1
+    for asked, expected in ((None, 2), (1, 1)):
+        runtime.start(0, "float32", asked)
+        assert runtime.describe()["threads"] == expected == torch.get_num_threads()
 
 
 @pytest.mark.parametrize("scale", runtime.SCALES)
@@ -121,4 +128,4 @@ def test_buffers_are_not_sent_around_under_the_name_that_this_torch_has_for_it(m
 
     Wrapper.__signature__ = inspect.Signature([inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY)])
     monkeypatch.setattr(runtime, "DistributedDataParallel", Wrapper)
-    assert runtime.start(0, scale="quick").ddp_handler.to_kwargs() == {name: False}
+    assert runtime.start(0, "float32", 1).ddp_handler.to_kwargs() == {name: False}

@@ -16,7 +16,7 @@ class Saved:
     """Checkpoints of steps 8 and 12 of a run that trains nothing, and how to go back to the newest."""
 
     def __init__(self, folder):
-        self.accelerator = runtime.start(0, scale="quick")
+        self.accelerator = runtime.start(0, "float32", 1)
         network = nn.Linear(3, 2)
         self.average = RunningAverage(network, 0.9, "cpu")
         self.accelerator.prepare(network, torch.optim.Adam(network.parameters()))

@@ -23,7 +23,7 @@ STEPS, PER_EPOCH, EVERY, DRAWN = 20, 6, 4, 5
 
 def run(folder, *, resume=False, at_step=None, do=None, identity=None, learning_rate=0.01, show=None):
     """Train a small network with noise, calling `do` in step `at_step`; return weights, losses, steps, result."""
-    accelerator = runtime.start(7, scale="quick")
+    accelerator = runtime.start(7, "float32", 1)
     network = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
     prepared, optimizer = accelerator.prepare(network, torch.optim.Adam(network.parameters(), lr=learning_rate))
     average = RunningAverage(network, 0.9, accelerator.device)
@@ -112,7 +112,7 @@ def test_drawing_does_not_change_the_run():
 
 def test_without_steps_between_only_the_first_and_the_last_picture_are_drawn():
     drawn = []
-    accelerator = runtime.start(0, scale="quick")
+    accelerator = runtime.start(0, "float32", 1)
     training = Training("test", lambda step: {}, dict, 3, 1, [], draw=lambda: torch.zeros(1))
     fit(training, accelerator, show=lambda step, images: drawn.append(step))
     assert drawn == [0, 3]
@@ -234,7 +234,7 @@ def test_the_history_has_the_scores_of_every_epoch():
 def follow(step, **changes):
     """Make eight steps of a training, four in an epoch, that is so simple that it can be computed by hand."""
     training = Training(name="test", step=step, evaluate=dict, steps=8, report_steps=4, optimizers=[])
-    return fit(dataclasses.replace(training, **changes), runtime.start(0, scale="quick"))
+    return fit(dataclasses.replace(training, **changes), runtime.start(0, "float32", 1))
 
 
 def test_the_history_has_the_mean_loss_of_every_epoch():

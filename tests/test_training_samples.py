@@ -47,6 +47,6 @@ def test_images_are_drawn_in_float32_while_training_computes_in_bfloat16(generat
     latents = fixed_latents(4, 5, 1)
     expected = drawing(generator, latents)()
     monkeypatch.setattr(runtime, "bfloat16_is_native", lambda: True)
-    prepared = runtime.start(0, scale="full").prepare(generator)
+    prepared = runtime.start(0, "bfloat16", None).prepare(generator)
     assert torch.equal(drawing(generator, latents)(), expected)
     assert not torch.equal(prepared.eval()(latents), expected)

@@ -43,11 +43,15 @@ def test_a_supervised_step_is_one_descent_on_the_cross_entropy(players, batch):
         assert torch.allclose(new, old - 0.1 * gradient, atol=1e-6)
 
 
-@pytest.mark.parametrize("feature_matching", [True, False])
-def test_a_semi_supervised_step_is_the_two_updates_written_out(players, batch, feature_matching):
+def squared_distance(real_features, fake_features):
+    return (real_features.mean(0) - fake_features.mean(0)).square().sum()
+
+
+@pytest.mark.parametrize("matching", [feature_matching_loss, squared_distance, None])
+def test_a_semi_supervised_step_is_the_two_updates_written_out(players, batch, matching):
     labelled, labels, unlabelled, latent = batch
     generator, discriminator = copy.deepcopy(players.generator), copy.deepcopy(players.discriminator)
-    found = semi_supervised_step(players, labelled, labels, unlabelled, latent, feature_matching=feature_matching)
+    found = semi_supervised_step(players, labelled, labels, unlabelled, latent, matching=matching)
 
     fake = generator(latent)
     real_pass = discriminator(unlabelled)
@@ -64,8 +68,8 @@ def test_a_semi_supervised_step_is_the_two_updates_written_out(players, batch, f
         assert torch.allclose(new, expected, atol=1e-5)
 
     of_fake = discriminator(fake)
-    if feature_matching:
-        g_loss = feature_matching_loss(real_pass.features.detach(), of_fake.features)
+    if matching:
+        g_loss = matching(real_pass.features.detach(), of_fake.features)
     else:
         g_loss = -real_logit(of_fake.logits).sigmoid().log().mean()
     gradients = torch.autograd.grad(g_loss, list(generator.parameters()))

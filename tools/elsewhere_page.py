@@ -1,13 +1,13 @@
 """Write book/appendix/elsewhere.md from what is kept of the measurements. `make elsewhere` calls it."""
 
 from pathlib import Path
-from typing import Any
 
 import nbformat
 
 import elsewhere_source as source
 import elsewhere_table as table
 import notebooks
+import pages
 
 PAGE = source.ROOT / "book" / "appendix" / "elsewhere.md"
 
@@ -17,9 +17,9 @@ INTRODUCTION = """\
 A claim in this book is about a method, not about one run on one computer. So each of them is measured again with other
 seeds and as other processors would, and this page is generated from what came out.
 
-- **Seeds.** Every seed that a notebook uses, whichever library it goes to, is moved by 11,000, 12,000 and so on. Ten
-  such runs give a mean and a standard deviation (sd); the bounds of a claim lie at least three standard deviations from
-  the mean. Five further runs, the fresh ones, set nothing: they test the bounds.
+- **Seeds.** Every seed that a notebook uses, whichever library it goes to, is moved by 11,000, 12,000 and so on.
+  Fifteen such runs give a mean and a standard deviation (sd); the bounds of a claim lie at least three standard
+  deviations from the mean. Five further runs, the fresh ones, set nothing: they test the bounds.
 - **Processors.** One machine plays others by switching instructions off: a processor as old as SSE4 in all libraries,
   one with AVX2 and no AVX-512, and MKL's own compatible path. Each kernel proves first that the libraries obey. A
   fourth run uses two threads instead of one. Here all outputs are compared to the letter, as `make test` does; the
@@ -69,12 +69,12 @@ def _summary(rows: list[table.Row]) -> list[str]:
         missed = sum(not row.holds(value) for row, value in runs)
         lines.append([name, f"{len(runs):,}", str(missed)])
     tight = sorted((row for row in rows if row.kind == "seeds"), key=lambda row: row.distance)[:5]
-    nearest = [[_safe(row.claim.fact), table.bounds(row.claim), f"{row.distance:.1f}"] for row in tight]
+    nearest = [[pages.safe(row.claim.fact), table.bounds(row.claim), f"{row.distance:.1f}"] for row in tight]
     return [
         f"## All {len(rows)} claims\n\n",
-        _table(["measured with", "measurements", "outside the bounds"], lines),
+        pages.table(["measured with", "measurements", "outside the bounds"], lines),
         "The five claims whose mean lies nearest to a bound, in standard deviations:\n\n",
-        _table(["claim", "bounds", "distance"], nearest),
+        pages.table(["claim", "bounds", "distance"], nearest),
     ]
 
 
@@ -84,38 +84,20 @@ def _section(path: Path, rows: list[table.Row]) -> str:
         distance = row.kind if row.kind != "seeds" else f"{row.distance:.1f}"
         fresh = f"{min(row.fresh):.3g} to {max(row.fresh):.3g}" if row.fresh else "–"
         damaged = "; ".join(
-            f"{_safe(name)}: {'fails' if value is None else f'{value:.3g}'}" for name, value in row.mutations.items()
+            f"{pages.safe(name)}: {'fails' if value is None else f'{value:.3g}'}"
+            for name, value in row.mutations.items()
         )
         mean = f"{row.mean:.4g}" if row.kind == "fixed" else f"{row.mean:.4g} ± {row.std:.2g}"
         numbers = [table.bounds(row.claim), mean, fresh, f"{row.deviation:.2g}", distance, str(row.missed)]
-        lines.append([_safe(row.claim.fact), *numbers, damaged])
+        lines.append([pages.safe(row.claim.fact), *numbers, damaged])
     head = ["claim", "bounds", "mean ± sd", "fresh seeds", "processors", "distance in sd", "missed", "under a mutation"]
     link = path.relative_to(PAGE.parent.parent).as_posix()
     title = _title(path)
-    return f"## {title}\n\n[{title}](../{link}): {len(rows)} claims.\n\n" + _table(head, lines)
+    return f"## {title}\n\n[{title}](../{link}): {len(rows)} claims.\n\n" + pages.table(head, lines)
 
 
 def _title(path: Path) -> str:
     return nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].removeprefix("# ")
-
-
-def _safe(text: str) -> str:
-    """Return a text that a cell of a table can hold as it is."""
-    for special, meant in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        (">", "&gt;"),
-        ("|", "&#124;"),
-        ("*", "&#42;"),
-        ("$", "&#36;"),
-    ):
-        text = text.replace(special, meant)
-    return text
-
-
-def _table(head: list[str], lines: list[list[Any]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "".join(f"| {' | '.join(line)} |\n" for line in rows) + "\n"
 
 
 def write() -> None:

@@ -18,7 +18,7 @@ ROOT = notebooks.ROOT
 PACKAGE = ROOT / "course_lib"
 MUTATIONS = ROOT / "tests" / "mutations"
 # Modules that read data which come with the package, and where these lie.
-DATA = {"studies.py": "recorded/*.json", "pretrained.py": "weights/*/*"}
+DATA = {"studies.py": "recorded/*.*", "pretrained.py": "weights/*/*"}
 
 NUMBER = r"-?(?:\d[\d.]*(?:e[+-]?\d+)?|inf)"
 CLAIM = re.compile(
@@ -103,10 +103,14 @@ def without_bounds(code: str) -> str:
 
 @cache
 def text_of(file: Path) -> str:
-    """Return what decides in a file: the code without comments, or the bytes of anything else."""
-    if file.suffix == ".py":
-        return ast.unparse(ast.parse(file.read_text(encoding="utf-8")))
-    return file.read_bytes().hex()
+    """Return what decides in a file: the code without comments and docstrings, or the bytes of anything else."""
+    if file.suffix != ".py":
+        return file.read_bytes().hex()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.unparse(tree)
 
 
 def used_files(cells: list[Any]) -> list[Path]:

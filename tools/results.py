@@ -1,11 +1,13 @@
 """Write book/appendix/results.md from the records that come with course_lib. `make results` calls it."""
 
-from collections import defaultdict
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
-from course_lib import pretrained, studies
+import pages
+from course_lib import pretrained, records, studies
+from course_lib.studies import Column, Entry
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "appendix" / "results.md"
 
@@ -39,7 +41,7 @@ def values() -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {name: pretrained.read_record(name)["metrics"] for name in pretrained.names()}
     for name in studies.STUDIES:
         found[name] = {}
-        for setting, runs in _by_setting(studies.read(name)).items():
+        for setting, runs in _by_setting(studies.read(name)):
             rows = {key: [run["metrics"][key] for run in runs] for key in runs[0]["metrics"]}
             rows["seconds"] = [run["seconds"] for run in runs]
             for key, numbers in rows.items():
@@ -49,30 +51,35 @@ def values() -> dict[str, dict[str, float]]:
     return found
 
 
-def _by_setting(runs: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    groups = defaultdict(list)
-    for run in runs:
-        groups[studies.setting(run["command"]) or "default"].append(run)
-    return groups
+def _setting(entry: Entry) -> str:
+    """Name what a run changes: "labels=50,ablation=real_fakes"; a part that is left out is "no augmentation"."""
+    changes = entry["changes"].items()
+    named = [f"no_{key}" if value is None else f"{key}={_plain(value)}" for key, value in changes]
+    return ",".join(named) or "default"
 
 
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + "\n"
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _machine(environment: dict[str, Any]) -> str:
+def _by_setting(entries: list[Entry]) -> Iterator[tuple[str, list[Entry]]]:
+    for setting, group in groupby(entries, key=_setting):
+        yield setting, list(group)
+
+
+def _machine(environment: records.Environment) -> str:
     threads = environment["threads"]
     return f"{environment['device']}, {threads} thread{'s' * (threads > 1)}, {environment['precision']}"
 
 
 def _weights() -> str:
+    commands = {name: one.run.command for study in studies.STUDIES.values() for name, one in study.ships.items()}
     lines = []
     for name in pretrained.names():
         record = pretrained.read_record(name)
         metrics = ", ".join(f"{key.replace('_', ' ')} {value:.4f}" for key, value in record["metrics"].items())
         where = f"{record['seconds']:,.0f} seconds on {_machine(record['environment'])}"
-        lines.append(f"- `{name}`: {metrics}; {where}; trained by `{record['command']}`\n")
+        lines.append(f"- `{name}`: {pages.safe(f'{metrics}; {where}')}; trained by `{commands[name]}`\n")
     command = "```sh\npython -m course_lib evaluate --pretrained NAME\n```\n\n"
     return (
         "## Shipped weights\n\n"
@@ -81,45 +88,37 @@ def _weights() -> str:
     )
 
 
-def _spread(numbers: list[float], form: str) -> str:
-    centre = format(mean(numbers), form)
-    return f"{centre} ± {format(stdev(numbers), form)}" if len(numbers) > 1 else centre
+def _spread(numbers: list[float], column: Column) -> str:
+    """Give mean, standard deviation and, for a difference, the smallest: a gain is only as good as its worst run."""
+    shown = [f"{column.factor * number:.{column.decimals}f}" for number in (mean(numbers), min(numbers))]
+    if len(numbers) == 1:
+        return shown[0]
+    return f"{shown[0]} ± {column.factor * stdev(numbers):.{column.decimals}f} ({shown[1]})"
 
 
 def _study(name: str) -> str:
-    runs = studies.read(name)
+    study, entries = studies.STUDIES[name], studies.read(name)
     summary, every = [], []
-    for setting, group in _by_setting(runs).items():
-        columns = {key: [run["metrics"][key] for run in group] for key in group[0]["metrics"]}
-        percent = {key: [100 * value for value in column] for key, column in columns.items()}
-        gains = columns["gain_points"]
-        summary.append(
-            [
-                setting.replace(",", ", ").replace("_", " ").replace("default", "as the recipe has it"),
-                str(len(group)),
-                _spread(percent["baseline_test_accuracy"], ".2f"),
-                _spread(percent["test_accuracy"], ".2f"),
-                _spread(gains, ".2f") + (f" ({min(gains):.2f})" if len(gains) > 1 else ""),
-                f"{mean(run['seconds'] for run in group):,.0f}",
-            ]
-        )
-        for run in group:
-            metrics = run["metrics"]
-            numbers = [f"{100 * metrics[key]:.2f}" for key in ("baseline_test_accuracy", "test_accuracy")]
-            cost = [f"{run['seconds']:,.0f}", str(run["environment"]["threads"])]
-            every.append([f"`{run['command']}`", *numbers, f"{metrics['gain_points']:.2f}", *cost])
-    head = ["setting", "runs", "baseline, %", "semi-supervised GAN, %", "gain, points (smallest)", "seconds"]
-    machines = " / ".join(sorted({_machine(run["environment"]) for run in runs}))
+    for setting, group in _by_setting(entries):
+        spreads = [_spread([one["metrics"][key] for one in group], column) for key, column in study.columns.items()]
+        told = setting.replace(",", ", ").replace("_", " ").replace("default", "as the recipe has it")
+        summary.append([pages.safe(told), str(len(group)), *spreads, f"{mean(one['seconds'] for one in group):,.0f}"])
+    for run, entry in zip(study.runs, entries, strict=True):
+        numbers = [f"{c.factor * entry['metrics'][key]:.{c.decimals}f}" for key, c in study.columns.items()]
+        cost = [f"{entry['seconds']:,.0f}", str(entry["environment"]["threads"])]
+        every.append([f"`{run.command}`", *numbers, *cost])
+    headings = [column.heading for column in study.columns.values()]
+    machines = " / ".join(sorted({pages.safe(_machine(entry["environment"])) for entry in entries}))
     return (
-        f"## Study `{name}`\n\n{studies.STUDIES[name].question}\n\n"
+        f"## Study `{name}`\n\n{study.question}\n\n"
         f"```sh\npython -m course_lib study {name} --out runs/{name}\n```\n\nRun on {machines}.\n\n"
-        + _table(head, summary)
+        + pages.table(["setting", "runs", *(f"{heading} (least)" for heading in headings), "seconds"], summary)
         + "<details><summary>Every run with its command</summary>\n\n"
-        + _table(["command", "baseline, %", "semi-supervised GAN, %", "gain, points", "seconds", "threads"], every)
+        + pages.table(["command", *headings, "seconds", "threads"], every)
         + "</details>\n\n"
     )
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page().rstrip() + "\n")
+    PAGE.write_text(page().rstrip() + "\n", encoding="utf-8")
     print(f"wrote {PAGE.name}")

@@ -6,51 +6,39 @@ full   MNIST, minutes on a GPU
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from course_lib import records, runtime
 from course_lib.data.augment import RandomAffine
+from course_lib.data.images import ImageData
 from course_lib.errors import InputError
 from course_lib.recipes import semi_supervised
 from course_lib.recipes.run_folder import check_free, open_run_folder
-from course_lib.recipes.semi_supervised import SemiSupervised
+from course_lib.recipes.settings import change
+from course_lib.recipes.shared import Family, Outcome
 
 logger = logging.getLogger(__name__)
+LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe is for, its settings at both scales, and its functions.
-
-    Args:
-        prepare: loads the data for settings and a seed.
-        train: trains and returns the fields of the record.
-        build: returns the untrained networks by name, for the identity of a record and the form of its images.
-        measure: returns metrics of trained networks on data, by the names that they have in the record.
-    """
+    """What a recipe is for, the family that trains it, and its settings at both scales."""
 
     summary: str
-    quick: SemiSupervised
-    full: SemiSupervised
-    prepare: Callable[..., tuple]
-    train: Callable[..., dict[str, Any]]
-    build: Callable[..., dict[str, nn.Module]]
-    measure: Callable[..., dict[str, float]]
+    family: Family
+    quick: Any
+    full: Any
 
 
 RECIPES = {
     "ssgan": Recipe(
         summary="a semi-supervised GAN and its supervised baseline: a classifier from few labels",
-        prepare=semi_supervised.prepare_data,
-        train=semi_supervised.train_both,
-        build=semi_supervised.build,
-        measure=semi_supervised.measure,
-        quick=SemiSupervised(
+        family=semi_supervised,
+        quick=semi_supervised.Settings(
             data="digits",
             labels=50,
             epochs=30,
@@ -61,9 +49,12 @@ RECIPES = {
             augment_unlabelled=False,
             average=0.99,
             checkpoint_steps=100,
+            sample_steps=100,
+            precision="float32",  # so that the outputs stored in the notebooks hold everywhere
+            threads=1,
             unlabelled_batch=50,
         ),
-        full=SemiSupervised(
+        full=semi_supervised.Settings(
             data="mnist",
             labels=1000,
             epochs=15,
@@ -75,6 +66,9 @@ RECIPES = {
             augment_unlabelled=True,
             average=0.998,
             checkpoint_steps=1000,
+            sample_steps=1000,
+            precision="auto",
+            threads=None,
         ),
     ),
 }
@@ -91,34 +85,44 @@ def find(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def settings(
-    name: str, *, scale: str = "auto", augmentation: bool = True, shift_px: float | None = None, **changes: Any
-) -> SemiSupervised:
-    """Return the settings of a recipe at a scale ("auto": full where a GPU is present), with some of them changed.
+def settings(name: str, *, scale: str = "auto", **changes: Any) -> Any:
+    """Return the settings of a recipe at a scale ("auto": full where a CUDA GPU is present), with some of them changed.
 
     Args:
-        augmentation: false leaves the pictures as they are.
-        shift_px: limit of the random shifts instead of the recipe's; the rest of the augmentation stays.
-        changes: fields of the settings and their new values; None changes nothing.
+        changes: fields of the settings, or of a part of them, and their new values. None leaves a part out:
+            labels=100, shift_px=2, augmentation=None.
+
+    Raises:
+        InputError: there is no such recipe, scale or field, or a value cannot be.
     """
-    chosen = getattr(find(name), runtime.resolve_scale(scale))
-    changes = {key: value for key, value in changes.items() if value is not None}
-    if not augmentation:
-        changes["augmentation"] = None
-    elif shift_px is not None:
-        changes["augmentation"] = replace(chosen.augmentation, shift_px=float(shift_px))
-    return replace(chosen, **changes)
+    return change(getattr(find(name), runtime.resolve_scale(scale)), changes)
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what cannot be a seed of every library that the course uses.
+
+    Raises:
+        InputError: it is negative or too large.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"seed={seed} is no seed: use a whole number from 0 to {LARGEST_SEED}")
 
 
 def run(
-    name: str, *, scale: str, seed: int, out: Path | None = None, resume: bool = False, **changes: Any
-) -> dict[str, Any]:
+    name: str,
+    *,
+    scale: str,
+    seed: int,
+    out: Path | None = None,
+    resume: bool = False,
+    changes: Mapping[str, Any] | None = None,
+) -> records.Record:
     """Train a recipe from start to end and return its record.
 
     Args:
         scale: quick, full or auto.
-        seed: decides the first weights, the labelled few, the order of the pictures and all noise.
-        out: folder for `record.json`, weights, a curve and checkpoints; None saves nothing.
+        seed: decides the first weights, the labelled few, the order of the pictures and all noise; 0 to 2^32 - 1.
+        out: folder for `record.json`, weights, pictures and checkpoints; None saves nothing.
         resume: go on from the newest intact checkpoint in `out`, or repeat the record of a finished run.
         changes: as for `settings`.
 
@@ -127,35 +131,43 @@ def run(
     """
     started = time.perf_counter()
     recipe, scale = find(name), runtime.resolve_scale(scale)
-    chosen = settings(name, scale=scale, **changes)
+    chosen = settings(name, scale=scale, **changes or {})
+    check_seed(seed)
     if out is not None:
         check_free(out, resume=resume)
     elif resume:
         raise InputError("resume needs the folder of the run that it goes on with: name it with --out")
-    data, *rest = recipe.prepare(chosen, seed=seed)
-    identity = {"recipe": name, "scale": scale, "seed": seed, **asdict(chosen), "data_sha256": data.sha256()}
-    accelerator = runtime.start(seed, scale=scale)
-
-    def record_of(outcome: dict[str, Any]) -> dict[str, Any]:
-        place = records.environment() | runtime.describe(accelerator)
-        seconds = time.perf_counter() - started + outcome.pop("earlier_seconds")
-        return {
-            "identity": identity,
-            "images": {"channels": data.channels, "side_px": data.side_px, "classes": data.classes},
-            **outcome,
-            "seconds": round(seconds, 2),
-            "environment": place,
-        }
-
+    prepared = recipe.family.prepare(chosen, seed=seed)
+    identity = records.Identity(
+        recipe=name, scale=scale, seed=seed, settings=asdict(chosen), data_sha256=prepared.data.sha256()
+    )
     if out is None:
         logger.warning("nothing will be saved: name an output folder to keep the result")
-        return record_of(recipe.train(chosen, data, *rest, scale=scale, seed=seed))
+        return _record(identity, prepared.data, recipe.family.train(chosen, prepared, seed=seed), started)
     with open_run_folder(out, identity=identity, resume=resume) as folder:
         finished = folder.finished_record()
         if finished:
-            last = sum(history[-1]["step"] for history in finished["history"].values())
+            last = sum(int(history[-1]["step"]) for history in finished["history"].values())
             return finished | {"resumed_from_step": last}
-        record = record_of(recipe.train(chosen, data, *rest, scale=scale, seed=seed, folder=folder))
+        outcome = recipe.family.train(chosen, prepared, seed=seed, folder=folder)
+        record = _record(identity, prepared.data, outcome, started) | {"earlier_versions": folder.earlier_versions}
         if runtime.is_main_process():
+            record["sha256"] = folder.save_weights(outcome.networks)
             records.write(record, out)
         return record
+
+
+def _record(identity: records.Identity, data: ImageData, outcome: Outcome, started: float) -> records.Record:
+    fitted = outcome.fitted.values()
+    seconds = time.perf_counter() - started + sum(one.earlier_seconds for one in fitted)
+    return {
+        "identity": identity,
+        "images": data.form._asdict(),
+        "metrics": outcome.metrics,
+        "history": {name: one.history for name, one in outcome.fitted.items()},
+        "resumed_from_step": sum(one.resumed_from_step for one in fitted),
+        "seconds": round(seconds, 2),
+        "environment": records.versions() | runtime.describe(),
+        "earlier_versions": [],
+        "sha256": {},
+    }

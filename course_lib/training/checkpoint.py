@@ -138,12 +138,17 @@ def check_identity(found: dict[str, Any], needed: dict[str, Any], *, where: Path
     Raises:
         InputError: they differ; names the first difference.
     """
+    found, needed = _flat(found), _flat(needed)
     for key in [*needed, *found]:
         if found.get(key) != needed.get(key):
             raise InputError(
                 f"{where} holds a run with {key}={found.get(key)!r}, but this one has {key}={needed.get(key)!r}: "
                 "use another output folder, or the options of that run"
             )
+
+
+def _flat(identity: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in identity.items() if key != "settings"} | identity.get("settings", {})
 
 
 def _name(step: int) -> str:

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from course_lib.errors import InputError
 
-class DivergedError(RuntimeError):
+
+class DivergedError(InputError):
     """A loss or a score is no longer a number."""
 
 

@@ -70,16 +70,15 @@ def semi_supervised_step(
     unlabelled: Float[Tensor, "unlabelled channels height width"],
     latent: Float[Tensor, "fake latent_dim"],
     *,
-    feature_matching: bool = True,
+    matching: Callable[[Tensor, Tensor], Tensor] | None = feature_matching_loss,
     backward: Backward = Tensor.backward,
 ) -> dict[str, Tensor]:
     """Update the discriminator, then the generator, on one batch.
 
-    Without `feature_matching` the generator minimises the non-saturating loss of a
-    plain GAN.
+    The generator minimises `matching` of real and generated features; where it is None,
+    the non-saturating loss of a plain GAN.
 
-    Returns the discriminator's losses in nats, the generator's in units of features
-    (without matching: in nats).
+    Returns the discriminator's losses in nats, and the generator's.
     """
     fake = players.generator(latent)
 
@@ -99,10 +98,10 @@ def semi_supervised_step(
     players.generator_optimizer.zero_grad()
     with frozen(players.discriminator):
         logits, features = players.discriminator(fake)
-        if feature_matching:
-            of_generator = feature_matching_loss(real_features, features)
-        else:
+        if matching is None:
             of_generator = generator_loss(real_logit(logits))
+        else:
+            of_generator = matching(real_features, features)
         backward(of_generator)
     players.generator_optimizer.step()
     return {**losses, "generator_loss": of_generator.detach()}

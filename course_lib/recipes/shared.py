@@ -1,0 +1,93 @@
+"""What recipes of several families use."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+from jaxtyping import Float, Int, UInt8
+from torch import Tensor, nn
+from torch.optim import Adam
+
+from course_lib import runtime
+from course_lib.data.augment import RandomAffine
+from course_lib.data.images import ImageData, to_unit_range
+from course_lib.errors import InputError
+from course_lib.recipes.run_folder import RunFolder
+from course_lib.training.fit import Fitted
+
+
+class Outcome(NamedTuple):
+    """What training a recipe gives: networks by the names of their files, metrics, and each training by its name."""
+
+    networks: Mapping[str, nn.Module]
+    metrics: dict[str, float]
+    fitted: Mapping[str, Fitted]
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """The pictures of a run, and whatever else its family prepares."""
+
+    data: ImageData
+
+
+@runtime_checkable
+class Family(Protocol):
+    """What a module must have to be the family of a recipe.
+
+    Settings:  the class of its settings: frozen, checked, each field an option (see `recipes.settings`).
+    NETWORKS:  how each network is made from settings and the form of the pictures.
+    prepare:   load what a run needs. It raises InputError for all that can be known to be wrong before training.
+    train:     train, and save pictures in the folder; the weights and the record are saved for it.
+    measure:   metrics of trained networks, by the names that they have in the record.
+    sample:    pictures drawn by a network among these, in [-1, 1]; InputError where none can draw.
+    """
+
+    Settings: type
+    NETWORKS: Mapping[str, Any]
+
+    def prepare(self, settings: Any, *, seed: int) -> Prepared: ...
+
+    def train(self, settings: Any, prepared: Any, *, seed: int, folder: RunFolder | None = None) -> Outcome: ...
+
+    def measure(self, settings: Any, prepared: Any, networks: Mapping[str, nn.Module]) -> dict[str, float]: ...
+
+    def sample(self, settings: Any, networks: Mapping[str, nn.Module], count: int, *, seed: int) -> Tensor: ...
+
+
+@runtime_checkable
+class AdamSettings(Protocol):
+    """Settings of Adam."""
+
+    learning_rate: float
+    beta1: float
+    beta2: float
+
+
+def adam(network: nn.Module, settings: AdamSettings) -> Adam:
+    """Return the optimizer of a network."""
+    return Adam(network.parameters(), lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def check_batch(name: str, size: int) -> None:
+    """Refuse a batch that the processes of a run cannot share equally: its pictures would not count alike.
+
+    Raises:
+        InputError: it cannot be divided by the number of processes.
+    """
+    processes = runtime.processes()
+    if size % processes:
+        nearest = max(size // processes, 1) * processes
+        raise InputError(f"{name}={size} cannot be shared by {processes} processes: use a multiple, such as {nearest}")
+
+
+def own_part(indices: Int[Tensor, " batch"]) -> Int[Tensor, " part"]:
+    """Return this process's part of a batch, on its device."""
+    return indices[runtime.process_index() :: runtime.processes()].to(runtime.device())
+
+
+def pictures(
+    pixels: UInt8[Tensor, "batch channels side side"], augmentation: RandomAffine | None
+) -> Float[Tensor, "batch channels side side"]:
+    """Scale pixels to [-1, 1], and change the pictures at random where there is an augmentation."""
+    images = to_unit_range(pixels)
+    return augmentation(images) if augmentation else images
