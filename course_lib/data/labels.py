@@ -33,10 +33,10 @@ def choose_labelled(
     """
     share, rest = divmod(count, classes)
     if share < 1 or rest:
-        nearest = f"{share * classes} or " * (share > 0) + f"{(share + 1) * classes}"
+        nearest = [str(size * classes) for size in (share, share + 1) if size]
         raise InputError(
             f"labels={count} cannot be shared equally among {classes} classes: "
-            f"use a multiple of {classes}, for example {nearest}"
+            f"use a multiple of {classes}, for example {' or '.join(nearest)}"
         )
     smallest = int(torch.bincount(labels, minlength=classes).min())
     if share > smallest:
