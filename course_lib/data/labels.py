@@ -24,12 +24,12 @@ def choose_labelled(
             not touched.
 
     Returns:
-        A mask that is true where the label is kept. The images themselves all stay in
-        the training set.
+        A mask that is true where the label is kept. The images themselves all stay
+        in the training set.
 
     Raises:
-        InputError: `count` is not a positive multiple of `classes`, or some class has
-            too few images.
+        InputError: `count` is not a positive multiple of `classes`, or some class
+            has too few images.
     """
     share, rest = divmod(count, classes)
     if share < 1 or rest:
@@ -41,8 +41,8 @@ def choose_labelled(
     smallest = int(torch.bincount(labels, minlength=classes).min())
     if share > smallest:
         raise InputError(
-            f"labels={count} asks for {share} images of every class, but the smallest "
-            f"class of these {len(labels)} training images has {smallest}: "
+            f"labels={count} asks for {share} images of every class, but the "
+            f"smallest class of these {len(labels)} training images has {smallest}: "
             f"use at most {smallest * classes}"
         )
     generator = torch.Generator().manual_seed(seed)

@@ -84,7 +84,7 @@ class SemiSupervised:
     hold: Annotated[float, Field(ge=0, le=1, description="part of the training with the full rate")] = 0.3
 
     @property
-    def measure(self) -> str:
+    def metric(self) -> str:
         """Under which name accuracy is recorded."""
         return "validation_accuracy" if self.validation else "test_accuracy"
 
@@ -224,15 +224,15 @@ def train(
     show = folder.save_samples if folder else None
     ssgan = train_ssgan(settings, *prepared, seed=seed, folder=folder, show=show)
     both = {"supervised baseline": baseline, "semi-supervised GAN": ssgan}
-    curves = {name: [epoch[settings.measure] for epoch in trained.history] for name, trained in both.items()}
+    curves = {name: [epoch[settings.metric] for epoch in trained.history] for name, trained in both.items()}
     if folder is not None and runtime.is_main_process():
         folder.save_picture("curve", plotting.accuracy_curves(curves))
     of_baseline, of_ssgan = (curve[-1] for curve in curves.values())
     return shared.Outcome(
         networks={"baseline": baseline.classifier, "discriminator": ssgan.classifier, "generator": ssgan.generator},
         metrics={
-            settings.measure: of_ssgan,
-            f"baseline_{settings.measure}": of_baseline,
+            settings.metric: of_ssgan,
+            f"baseline_{settings.metric}": of_baseline,
             "gain_points": round(100 * (of_ssgan - of_baseline), 4),
         },
         fitted={"baseline": baseline.fitted, "ssgan": ssgan.fitted},
@@ -242,7 +242,7 @@ def train(
 def measure(settings: SemiSupervised, prepared: Prepared, networks: Mapping[str, nn.Module]) -> dict[str, float]:
     """Return the accuracy of the classifiers among these networks, by the names that it has in a record."""
     images = to_unit_range(prepared.data.test_images)
-    keys = {"discriminator": settings.measure, "baseline": f"baseline_{settings.measure}"}
+    keys = {"discriminator": settings.metric, "baseline": f"baseline_{settings.metric}"}
     return {
         key: accuracy(networks[name], images, prepared.data.test_labels)
         for name, key in keys.items()
@@ -337,14 +337,14 @@ def _training(
     return Training(
         name=name,
         step=step,
-        evaluate=lambda: {settings.measure: accuracy(average.network, test_images, test_labels)},
+        evaluate=lambda: {settings.metric: accuracy(average.network, test_images, test_labels)},
         steps=settings.epochs * steps_per_epoch,
         report_steps=steps_per_epoch,
         steps_per_epoch=steps_per_epoch,
         optimizers=optimizers,
         learning_rate=hold_then_fall(settings.hold),
         average=average,
-        shown={settings.measure: ".1%"},
+        shown={settings.metric: ".1%"},
         draw_steps=settings.sample_steps,
     )
 

@@ -75,8 +75,8 @@ def semi_supervised_step(
 ) -> dict[str, Tensor]:
     """Update the discriminator, then the generator, on one batch.
 
-    The generator minimises `matching` of real and generated features; where it is None,
-    the non-saturating loss of a plain GAN.
+    The generator minimises `matching` of real and generated features; where it is
+    None, the non-saturating loss of a plain GAN.
 
     Returns the discriminator's losses in nats, and the generator's.
     """
