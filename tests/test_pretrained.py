@@ -38,6 +38,10 @@ def test_shipped_networks_come_back_in_evaluation_mode_with_their_record(folder,
     assert found.networks["discriminator"](drawn).logits.shape == (2, 10)
 
 
+def test_what_is_printed_of_trained_networks_fits_a_screen(folder):
+    assert len(repr(pretrained.load("small"))) < 1500
+
+
 def test_every_name_is_listed_once(folder):
     assert pretrained.names() == ["rival", "small"]
 

@@ -25,8 +25,10 @@ from course_lib.losses.semi_supervised import feature_matching_loss, real_logit
 from course_lib.models.blocks import Dropout, GaussianNoise
 from course_lib.models.classifier import Classifier
 from course_lib.models.semi_supervised_gan import Generator
-from course_lib.recipes import semi_supervised
+from course_lib.recipes import semi_supervised, shared
 from course_lib.recipes.run_folder import open_run_folder
+from course_lib.recipes.settings import from_record
+from course_lib.training.steps import semi_supervised_step, supervised_step
 
 IDENTITY = {"recipe": "ssgan", "scale": "quick", "seed": 0, "settings": {}, "data_sha256": ""}
 
@@ -619,3 +621,82 @@ def test_a_recipe_leaves_out_nothing_that_the_method_is_made_of(scale):
     assert settings.augmentation is not None and settings.augmentation != RandomAffine()
     assert 0.9 < settings.average < 1 and 0 < settings.hold < 1 and settings.learning_rate > 0
     assert settings.ablation is None and settings.validation == 0
+
+
+# ── What recipes share ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["labelled_batch", "unlabelled_batch"])
+def test_a_batch_that_the_processes_cannot_share_equally_is_refused(name, monkeypatch):
+    settings = recipes.settings("ssgan", scale="quick", labelled_batch=60, unlabelled_batch=60)
+    settings = dataclasses.replace(settings, **{name: 50})
+    monkeypatch.setattr(runtime, "processes", lambda: 3)
+    with pytest.raises(InputError, match=f"{name}=50 cannot be shared by 3 processes: use a multiple, such as 48"):
+        semi_supervised.prepare(settings, seed=0)
+
+
+def test_processes_take_every_picture_of_a_batch_once(monkeypatch):
+    batch, parts = torch.arange(60), []
+    monkeypatch.setattr(runtime, "processes", lambda: 3)
+    for index in range(3):
+        monkeypatch.setattr(runtime, "process_index", lambda index=index: index)
+        parts.append(shared.own_part(batch))
+    assert {len(part) for part in parts} == {20} and torch.equal(torch.cat(parts).sort().values, batch)
+
+
+def test_a_family_lacks_nothing(monkeypatch):
+    for recipe in recipes.RECIPES.values():
+        assert isinstance(recipe.family, shared.Family)
+        assert type(recipe.quick) is type(recipe.full) is recipe.family.Settings
+    monkeypatch.delattr(semi_supervised, "measure")
+    assert not isinstance(semi_supervised, shared.Family)
+
+
+@pytest.mark.parametrize("wrong", ["labels", "augmentation", "epochs"])
+def test_settings_come_back_from_a_record_and_others_are_refused(wrong):
+    settings = recipes.settings("ssgan", scale="quick", ablation="real_fakes")
+    values = json.loads(json.dumps(dataclasses.asdict(settings)))
+    assert from_record(semi_supervised.Settings, values) == settings
+    with pytest.raises(InputError, match=f"no settings of SemiSupervised .{wrong}='x': "):
+        from_record(semi_supervised.Settings, values | {wrong: "x"})
+
+
+# ── Another step, other networks, pictures on the way ─────────────────────────────────────────────────────────────
+
+
+def test_training_takes_another_step_and_other_networks(short):
+    settings, data, labelled = short
+    steps = []
+
+    def noting(step):
+        def note(*arguments, **more):
+            steps.append(step)
+            return step(*arguments, **more)
+
+        return note
+
+    def plain(settings, form):
+        return Classifier(**form._asdict(), noise_std=0.0, dropout=0.0)
+
+    networks = semi_supervised.NETWORKS | {"baseline": plain, "discriminator": plain}
+    how = {"seed": 0, "networks": networks}
+    baseline = semi_supervised.train_baseline(settings, data, labelled, step=noting(supervised_step), **how)
+    ssgan = semi_supervised.train_ssgan(settings, data, labelled, step=noting(semi_supervised_step), **how)
+    updates = -(-len(data.train_images) // settings.unlabelled_batch)
+    assert steps == [supervised_step] * updates + [semi_supervised_step] * updates
+    for network in (baseline.classifier, ssgan.classifier):
+        assert {layer.std for layer in network.modules() if isinstance(layer, GaussianNoise)} == {0.0}
+
+
+def test_pictures_on_the_way_come_from_the_same_latents_and_change_nothing(short):
+    settings, data, labelled = short
+    seen = []
+    watched = semi_supervised.train_ssgan(
+        dataclasses.replace(settings, sample_steps=10), data, labelled, seed=0, show=lambda *shown: seen.append(shown)
+    )
+    unwatched = semi_supervised.train_ssgan(settings, data, labelled, seed=0)
+    assert [step for step, _ in seen] == [0, 10, 20, 26]
+    assert all(images.shape == (40, 1, 8, 8) and images.abs().max() <= 1 for _, images in seen)
+    assert torch.equal(seen[-1][1], semi_supervised.sample(settings, {"generator": watched.generator}, 40, seed=0))
+    for one, other in zip(watched.generator.parameters(), unwatched.generator.parameters(), strict=True):
+        assert torch.equal(one, other)

@@ -211,7 +211,7 @@ def _run(path: Path, variant: Variant, folder: Path) -> dict[str, Any]:
     how = ["--nbval"] if variant.compared else ["--nbval-lax"]
     command = [sys.executable, "-m", "pytest", *how, "-q", "-c", "pyproject.toml", "-p", "no:cacheprovider", str(path)]
     code, said = call(command, environment)
-    lines = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.is_file() else []
     proof = next((line["proof"] for line in lines if "proof" in line), None)
     if proof is None:
         raise ElsewhereError(f"{path.stem}, {variant.name}: the kernel did not start as asked:\n{said[-3000:]}")
