@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _refuse(str(error))
     except BrokenPipeError:  # whoever read this has read enough: `recipes | head`
         _discard_output()
-        return 128 + signal.SIGPIPE
+        return 128 + 13  # SIGPIPE, for which Windows has no name
     except OSError as error:
         _discard_output()
         return _refuse(f"{error.filename or 'the output'} cannot be used: {error.strerror or error}")
