@@ -34,6 +34,10 @@ def short(seed, **changes):
         (Run("ssgan", "full", 0, {"augmentation": None}), "train ssgan --scale full --no-augmentation --seed 0"),
         (Run("ssgan", "full", 0, {"shift_px": 2.0}), "train ssgan --scale full --shift-px 2 --seed 0"),
         (
+            Run("ssgan", "full", 0, {"learning_rate": 0.0012345678}),
+            "train ssgan --scale full --learning-rate 0.0012345678 --seed 0",
+        ),
+        (
             Run("ssgan", "full", 0, {"augment_unlabelled": False, "whole_pixels": True}),
             "train ssgan --scale full --no-augment-unlabelled --whole-pixels --seed 0",
         ),

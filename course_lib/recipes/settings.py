@@ -1,6 +1,7 @@
 """Settings of a recipe: checked when they are made, changed by name, and each an option of the command line."""
 
 import json
+import reprlib
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -92,7 +93,7 @@ def flags(kind: type, changes: Mapping[str, Any]) -> list[str]:
         elif known[name].kind in (bool, None):
             words.append(flag)
         else:
-            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+            words += [flag, str(value).removesuffix(".0") if isinstance(value, float) else str(value)]
     return words
 
 
@@ -114,7 +115,7 @@ def explain(error: ValidationError) -> str:
     for one in error.errors(include_url=False):
         name = ".".join(str(part) for part in one["loc"])
         limits = [f"use {words} {one['ctx'][key]}" for key, words in RANGES.items() if key in one.get("ctx", {})]
-        lines.append(f"{name}={one['input']!r}: {limits[0] if limits else one['msg']}")
+        lines.append(f"{name}={reprlib.repr(one['input'])}: {limits[0] if limits else one['msg']}")
     return "; ".join(lines)
 
 
