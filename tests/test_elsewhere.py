@@ -114,11 +114,15 @@ from course_lib import runtime
 from course_lib.claims import claim
 runtime.use_threads("quick")
 from pathlib import Path
+def ticks():
+    tasks = {task.name: (task / "stat").read_text() for task in Path("/proc/self/task").iterdir()}
+    return {name: sum(map(int, stat.rsplit(")")[1].split()[11:13])) for name, stat in tasks.items()}
 product = torch.rand(1500, 1500)
-for _ in range(20):
+before = ticks()
+for _ in range(40):
     product = product @ product / product.norm()
-tasks = [Path(f"{task}/stat").read_text().rsplit(")")[1].split() for task in Path("/proc/self/task").iterdir()]
-claim("threads that were busy", sum(int(task[11]) + int(task[12]) >= 5 for task in tasks), at_least=1)"""
+spent = [after - before.get(name, 0) for name, after in ticks().items()]
+claim("threads that were busy", sum(each >= max(spent) / 4 for each in spent), at_least=1)"""
 
 
 def test_two_threads_are_set_and_really_used(tmp_path):
