@@ -32,6 +32,14 @@ STOPS = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_not_ignored():
+    """A shell lets what it starts in the background ignore Ctrl-C; these tests send it themselves."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def alone():
     return Mock(spec=Accelerator, num_processes=1)
