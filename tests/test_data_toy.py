@@ -58,13 +58,20 @@ def test_the_log_density_far_from_every_mode_is_exact():
     assert ring().log_density(far).item() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("toy", [ring(), grid(), TwoMoons()], ids=["ring", "grid", "moons"])
+TOYS = {"ring": ring(), "grid": grid(), "moons": TwoMoons(), "moons without noise": TwoMoons(noise_std=0.0)}
+
+
+@pytest.mark.parametrize("toy", TOYS.values(), ids=TOYS)
 def test_points_are_float32_and_from_the_global_random_state(toy):
-    first = toy.sample(7)
-    assert first.shape == (7, 2) and first.dtype == torch.float32
-    assert not torch.equal(first, toy.sample(7))
+    def draw():
+        labels = torch.zeros(7, dtype=torch.long)
+        return [toy.sample(7), toy.sample_of(labels), toy.sample_of(labels)]
+
+    first = draw()
+    assert all(points.shape == (7, 2) and points.dtype == torch.float32 for points in first)
+    assert not torch.equal(first[1], first[2])
     torch.manual_seed(0)
-    assert torch.equal(first, toy.sample(7))
+    assert all(torch.equal(a, b) for a, b in zip(first, draw(), strict=True))
 
 
 @pytest.mark.parametrize("mixture", [ring(), grid()], ids=["ring", "grid"])

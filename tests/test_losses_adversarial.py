@@ -155,8 +155,9 @@ def test_the_gradient_of_least_squares_is_the_distance_to_the_target():
 
 def test_hinge_is_the_papers_formula():
     zero = torch.zeros((), dtype=torch.float64)
-    value = torch.minimum(zero, -1 + real).mean() + torch.minimum(zero, -1 - fake).mean()
-    assert torch.allclose(hinge_discriminator_loss(real, fake), -value, atol=1e-12)
+    both_sides = 2 * fake - 1  # beyond the margin and before it, as the real ones are
+    value = torch.minimum(zero, -1 + real).mean() + torch.minimum(zero, -1 - both_sides).mean()
+    assert torch.allclose(hinge_discriminator_loss(real, both_sides), -value, atol=1e-12)
     assert torch.allclose(hinge_generator_loss(fake), -fake.mean(), atol=1e-12)
 
 

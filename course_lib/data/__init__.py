@@ -1,1 +1,1 @@
-"""Pictures and labels: where they come from, and how labels are hidden."""
+"""Pictures, points and labels: where they come from, and how labels are hidden."""

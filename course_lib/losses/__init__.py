@@ -1,1 +1,1 @@
-"""Loss functions: logits in, one number in nats out."""
+"""Loss functions: a batch of logits or scores in, one number out."""

@@ -46,7 +46,7 @@ def gradient_penalty(
     """
     shape = (len(real), *[1] * (real.ndim - 1))  # one number per image
     epsilon = torch.rand(shape, device=real.device)
-    between = epsilon * real.detach() + (1 - epsilon) * fake.detach()
+    between = epsilon * real + (1 - epsilon) * fake
     gradients = _gradients(discriminator, between, labels)
     # `vector_norm` has derivative 0 at 0, where the square root's is infinite.
     lengths = torch.linalg.vector_norm(gradients, dim=1)
