@@ -111,6 +111,7 @@ def open_run_folder(path: Path, *, identity: records.Identity, resume: bool) -> 
         InputError: the folder cannot be written, is in use, belongs to another run, or is refused by `check_free`.
     """
     check_free(path, resume=resume)
+    runtime.wait_for_everyone()  # nobody writes before all processes have looked
     earlier = []
     with ExitStack() as stack:
         if runtime.is_main_process():
