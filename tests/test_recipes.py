@@ -701,3 +701,11 @@ def test_pictures_on_the_way_come_from_the_same_latents_and_change_nothing(short
     assert torch.equal(seen[-1][1], semi_supervised.sample(settings, {"generator": watched.generator}, 40, seed=0))
     for one, other in zip(watched.generator.parameters(), unwatched.generator.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_no_folder_is_made_before_all_processes_have_looked(tmp_path, monkeypatch):
+    """A slow process must not find the folder that a fast one has just made, and refuse it."""
+    out, existed = tmp_path / "out", []
+    monkeypatch.setattr(runtime, "wait_for_everyone", lambda: existed.append(out.exists()))
+    with open_run_folder(out, identity=IDENTITY, resume=False):
+        assert existed == [False, True]
