@@ -74,7 +74,7 @@ class Record(TypedDict):
     seconds: float
     environment: Environment
     earlier_versions: list[Versions]
-    sha256: dict[str, str]
+    sha256: Annotated[dict[str, str], Field(min_length=1)]
 
 
 def write(record: Record, folder: Path) -> Path:
