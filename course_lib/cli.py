@@ -238,7 +238,7 @@ def _train(options: argparse.Namespace, started: float) -> int:
 
 
 def _evaluate(options: argparse.Namespace, started: float) -> int:
-    from course_lib import pretrained, records
+    from course_lib import pretrained
 
     if options.list:
         for name in pretrained.names():
@@ -246,9 +246,7 @@ def _evaluate(options: argparse.Namespace, started: float) -> int:
             print(f"{name}  {identity['recipe']}, {identity['settings']['data']}, {identity['scale']} scale")
         return 0
     found = pretrained.evaluate(options.pretrained)
-    recorded = pretrained.read_record(options.pretrained)["metrics"]
-    recorded = {key: value for key, value in recorded.items() if key in found}
-    missed = records.differences(found, recorded, tolerance=pretrained.TOLERANCE)
+    missed = pretrained.misses(found, pretrained.read_record(options.pretrained))
     for line in missed:
         print(f"course-lib: {line}", file=sys.stderr)
     print(json.dumps({"pretrained": options.pretrained, "repeats_its_record": not missed, **found}))

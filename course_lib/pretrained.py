@@ -99,16 +99,13 @@ def evaluate(source: str | Path) -> dict[str, float]:
         InputError: as for `load`; or the data cannot be had, or are not those of the record.
     """
     trained = load(source)
-    identity = trained.record["identity"]
-    family = recipes.find(identity["recipe"]).family
-    prepared = family.prepare(trained.settings, seed=identity["seed"])
-    found = prepared.data.sha256()
-    if found != identity["data_sha256"]:
-        raise InputError(
-            f"the pictures of {trained.settings.data} differ from those of the record (SHA-256 {found[:12]}…, "
-            f"recorded {identity['data_sha256'][:12]}…): its numbers cannot be compared"
-        )
-    return family.measure(trained.settings, prepared, trained.networks)
+    return _measure(trained, trained.networks)
+
+
+def misses(found: Mapping[str, float], record: records.Record) -> list[str]:
+    """List what was measured and lies further from the record than `TOLERANCE`, each as one line."""
+    recorded = {key: value for key, value in record["metrics"].items() if key in found}
+    return records.differences(found, recorded, tolerance=TOLERANCE)
 
 
 def sample(source: str | Path, count: int, *, seed: int) -> Float[Tensor, "count channels side side"]:
@@ -130,28 +127,36 @@ def ship(run: Path, name: str, *, networks: Sequence[str]) -> None:
     Raises:
         InputError: the run is not finished, has no such network, or does not repeat its record here.
     """
-    record, trained = read_record(run), load(run)
+    trained = load(run)
+    record = trained.record
     missing = [network for network in networks if network not in trained.networks]
     if missing:
         raise InputError(f"{run} holds no {missing[0]}: use {', '.join(trained.networks)}")
-    found = evaluate(run)
-    recorded = {key: value for key, value in record["metrics"].items() if key in found}
-    missed = records.differences(found, recorded, tolerance=TOLERANCE)
-    if missed:
+    found = _measure(trained, {network: trained.networks[network] for network in networks})
+    if missed := misses(found, record):
         raise InputError(f"the run in {run} does not repeat its record: {'; '.join(missed)}")
-    family = recipes.find(record["identity"]["recipe"]).family
-    prepared = family.prepare(trained.settings, seed=record["identity"]["seed"])
-    kept = {network: trained.networks[network] for network in networks}
-    measured = family.measure(trained.settings, prepared, kept)
     target = WEIGHTS / name
     target.mkdir(parents=True, exist_ok=True)
     for network in networks:
         files.write(target / f"{network}.safetensors", (run / f"{network}.safetensors").read_bytes())
     shipped = {
-        "metrics": {key: record["metrics"][key] for key in measured},
+        "metrics": {key: record["metrics"][key] for key in found},
         "sha256": {network: record["sha256"][network] for network in networks},
     }
     records.write(record | shipped, target)
+
+
+def _measure(trained: Pretrained, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+    identity = trained.record["identity"]
+    family = recipes.find(identity["recipe"]).family
+    prepared = family.prepare(trained.settings, seed=identity["seed"])
+    found = prepared.data.sha256()
+    if found != identity["data_sha256"]:
+        raise InputError(
+            f"the pictures of {trained.settings.data} differ from those of the record (SHA-256 {found[:12]}…, "
+            f"recorded {identity['data_sha256'][:12]}…): its numbers cannot be compared"
+        )
+    return family.measure(trained.settings, prepared, networks)
 
 
 def _folder(source: str | Path) -> Path:

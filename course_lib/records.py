@@ -2,6 +2,7 @@
 
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -125,7 +126,7 @@ def versions() -> Versions:
     }
 
 
-def differences(found: dict[str, float], recorded: dict[str, float], *, tolerance: float) -> list[str]:
+def differences(found: Mapping[str, float], recorded: dict[str, float], *, tolerance: float) -> list[str]:
     """List the metrics that are missing or further than `tolerance` from the record, each as one line."""
     lines = []
     for key, value in recorded.items():
