@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from course_lib.losses.adversarial import GAMES
 from course_lib.losses.semi_supervised import feature_matching_loss, real_logit
+from course_lib.models import mlp_gan as toy
 from course_lib.models.classifier import Classifier
 from course_lib.models.semi_supervised_gan import Generator
-from course_lib.training.steps import Players, frozen, semi_supervised_step, supervised_step
+from course_lib.training.steps import Players, adversarial_step, frozen, semi_supervised_step, supervised_step
 
 
 @pytest.fixture
@@ -97,3 +99,50 @@ def test_a_layer_that_was_frozen_on_purpose_stays_so(players):
         raise KeyboardInterrupt
     assert not any(parameter.requires_grad for parameter in players.discriminator.layers.parameters())
     assert all(parameter.requires_grad for parameter in players.discriminator.head.parameters())
+
+
+def points(count):
+    torch.manual_seed(1)
+    return torch.randn(count, 2), torch.randn(count, 3), torch.arange(count) % 4
+
+
+@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("classes", [None, 4])
+@pytest.mark.parametrize("penalty", [None, 0.7])
+def test_an_adversarial_step_is_the_two_updates_written_out(name, classes, penalty):
+    torch.manual_seed(0)
+    networks = [toy.Generator(latent_dim=3, width=5, classes=classes), toy.Discriminator(width=5, classes=classes)]
+    for weight in [weight for network in networks for weight in network.parameters()]:
+        weight.grad = torch.ones_like(weight)  # left over from a step before
+    generator, discriminator = map(copy.deepcopy, networks)
+    optimizers = [torch.optim.SGD(network.parameters(), lr=0.1) for network in networks]
+    game = GAMES[name]
+    real, latent, labels = points(6)
+    labels = () if classes is None else (labels,)
+    penalize = penalty and (
+        lambda network, real, fake, *labels: penalty * network(real + fake, *labels).square().mean()
+    )
+    found = adversarial_step(Players(*networks, *optimizers), real, latent, *labels, game=game, penalty=penalize)
+
+    fake = generator(latent, *labels)
+    d_loss = game.discriminator(discriminator(real, *labels), discriminator(fake, *labels))
+    if penalty:
+        d_loss = d_loss + penalty * discriminator(real + fake, *labels).square().mean()
+    d_gradients = torch.autograd.grad(d_loss, list(discriminator.parameters()), retain_graph=True)
+    with torch.no_grad():
+        for weight, gradient in zip(discriminator.parameters(), d_gradients, strict=True):
+            weight -= 0.1 * gradient
+    logits = discriminator(fake, *labels)
+    g_loss = game.generator(discriminator(real, *labels), logits) if game.paired else game.generator(logits)
+    g_gradients = torch.autograd.grad(g_loss, list(generator.parameters()))
+    with torch.no_grad():
+        for weight, gradient in zip(generator.parameters(), g_gradients, strict=True):
+            weight -= 0.1 * gradient
+
+    assert found["discriminator_loss"].item() == pytest.approx(d_loss.item(), abs=1e-6)
+    assert found["generator_loss"].item() == pytest.approx(g_loss.item(), abs=1e-6)
+    assert not any(loss.requires_grad for loss in found.values())
+    for network, expected in zip(networks, (generator, discriminator), strict=True):
+        for new, old in zip(network.parameters(), expected.parameters(), strict=True):
+            assert torch.allclose(new, old, atol=1e-6)
+            assert new.requires_grad

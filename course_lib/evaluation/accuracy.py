@@ -13,9 +13,11 @@ def accuracy(
     *,
     batch_size: int = 1000,
 ) -> float:
-    """Return the fraction of images, 0 to 1, whose largest class logit is that of their label.
+    """Return the fraction of images, 0 to 1, whose largest class logit is that of
+    their label.
 
-    The classifier judges as it would in use, in evaluation mode; its mode is put back afterwards.
+    The classifier judges as it would in use, in evaluation mode; its mode is put
+    back afterwards.
 
     Raises:
         ValueError: there is no image to judge.
@@ -25,7 +27,8 @@ def accuracy(
     was_training = classifier.training
     classifier.eval()
     right = torch.zeros((), dtype=torch.int64, device=images.device)
-    for batch, expected in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+    batches = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    for batch, expected in batches:
         right += (classifier(batch).logits.argmax(dim=1) == expected).sum()
     classifier.train(was_training)
     return right.item() / len(images)

@@ -6,6 +6,9 @@ logit, and no sigmoid makes a probability of it. Penalties on the slope of the
 discriminator are in `course_lib.losses.gradient_penalty`.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import relu, softplus
@@ -184,3 +187,44 @@ def relativistic_generator_loss(
     Source: as for the discriminator, with the two batches exchanged.
     """
     return softplus(real_logits - fake_logits).mean()
+
+
+@dataclass(frozen=True)
+class Game:
+    """What the two players of a GAN minimise, and what the numbers are.
+
+    Args:
+        discriminator: takes logits of real images, then those of fakes.
+        generator: takes logits of fakes; with `paired`, those of real images first.
+        paired: each fake is compared with a real image.
+        probabilities: whether the sigmoid of a logit is a probability of "real".
+    """
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[..., Tensor]
+    paired: bool = False
+    probabilities: bool = True
+
+
+NON_SATURATING = Game(discriminator_loss, generator_loss)
+GAMES = {
+    "minimax": Game(discriminator_loss, minimax_generator_loss),
+    "non_saturating": NON_SATURATING,
+    "least_squares": Game(
+        least_squares_discriminator_loss,
+        least_squares_generator_loss,
+        probabilities=False,
+    ),
+    "hinge": Game(
+        hinge_discriminator_loss, hinge_generator_loss, probabilities=False
+    ),
+    "wasserstein": Game(
+        wasserstein_critic_loss, wasserstein_generator_loss, probabilities=False
+    ),
+    "relativistic": Game(
+        relativistic_discriminator_loss,
+        relativistic_generator_loss,
+        paired=True,
+        probabilities=False,
+    ),
+}

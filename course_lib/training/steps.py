@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from course_lib.losses.adversarial import generator_loss
+from course_lib.losses.adversarial import NON_SATURATING, Game, generator_loss
 from course_lib.losses.semi_supervised import (
     feature_matching_loss,
     real_logit,
@@ -18,6 +18,7 @@ from course_lib.losses.semi_supervised import (
 )
 
 Backward = Callable[[Tensor], None]
+Penalty = Callable[..., Tensor]
 
 
 @dataclass
@@ -61,6 +62,93 @@ def supervised_step(
     backward(loss)
     optimizer.step()
     return {"class_loss": loss.detach()}
+
+
+def adversarial_step(
+    players: Players,
+    real: Float[Tensor, "batch *shape"],
+    latent: Float[Tensor, "batch latent_dim"],
+    labels: Int[Tensor, " batch"] | None = None,
+    *,
+    game: Game = NON_SATURATING,
+    penalty: Penalty | None = None,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update the discriminator, then the generator, on one batch.
+
+    Args:
+        labels: of the real images, for networks that take the class, too. A fake is
+            made for each of them.
+        penalty: is added to the discriminator's loss; called with the discriminator,
+            the real images, the fakes and, where there are some, the labels.
+
+    Returns both losses. What they are measured in is the game's business.
+    """
+    classes = () if labels is None else (labels,)
+    fake = players.generator(latent, *classes)
+    losses = discriminator_step(
+        players,
+        real,
+        fake.detach(),  # keeps this gradient out of the generator
+        labels,
+        game=game,
+        penalty=penalty,
+        backward=backward,
+    )
+    return losses | generator_step(
+        players, real, fake, labels, game=game, backward=backward
+    )
+
+
+def discriminator_step(
+    players: Players,
+    real: Float[Tensor, "batch *shape"],
+    fake: Float[Tensor, "batch *shape"],
+    labels: Int[Tensor, " batch"] | None = None,
+    *,
+    game: Game = NON_SATURATING,
+    penalty: Penalty | None = None,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update the discriminator alone, on fakes that carry no gradient."""
+    classes = () if labels is None else (labels,)
+    discriminator = players.discriminator
+    players.discriminator_optimizer.zero_grad()
+    loss = game.discriminator(
+        discriminator(real, *classes), discriminator(fake, *classes)
+    )
+    if penalty is not None:
+        loss = loss + penalty(discriminator, real, fake, *classes)
+    backward(loss)
+    players.discriminator_optimizer.step()
+    return {"discriminator_loss": loss.detach()}
+
+
+def generator_step(
+    players: Players,
+    real: Float[Tensor, "batch *shape"],
+    fake: Float[Tensor, "batch *shape"],
+    labels: Int[Tensor, " batch"] | None = None,
+    *,
+    game: Game = NON_SATURATING,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update the generator alone, through a discriminator that stays as it is.
+
+    The real images are looked at only where the game is paired.
+    """
+    classes = () if labels is None else (labels,)
+    players.generator_optimizer.zero_grad()
+    with frozen(players.discriminator):
+        logits = players.discriminator(fake, *classes)
+        if game.paired:
+            of_real = players.discriminator(real, *classes)
+            loss = game.generator(of_real, logits)
+        else:
+            loss = game.generator(logits)
+        backward(loss)
+    players.generator_optimizer.step()
+    return {"generator_loss": loss.detach()}
 
 
 def semi_supervised_step(
