@@ -397,3 +397,12 @@ def test_the_recipe_is_a_plain_gan(scale):
     changed = {one.name for one in fields if one.default is not dataclasses.MISSING and
                getattr(settings, one.name) != one.default}  # fmt: skip
     assert not changed and settings.generator_rate == settings.discriminator_rate
+
+
+def test_pictures_on_the_way_can_be_shown_and_change_nothing(monkeypatch):
+    monkeypatch.setattr(toy_gan, "POINTS", FEW)
+    settings = recipes.settings("toy_gan", scale="quick", steps=5, sample_steps=2)
+    prepared, shown = toy_gan.prepare(settings, seed=0), []
+    watched = toy_gan.train(settings, prepared, seed=0, show=lambda *picture: shown.append(picture))
+    assert [step for step, _ in shown] == [0, 2, 4, 5] and shown[0][1].shape == (1, 1, 64, 64)
+    assert watched.metrics == toy_gan.train(settings, prepared, seed=0).metrics

@@ -21,8 +21,8 @@ pictures; no epoch and no seed was chosen with their help. ± is the standard de
 chosen. [Which cures work?](../03_gan_theory/remedies.ipynb) does so for the study `remedies`.
 
 Seconds are those of the whole run, in chapter 6 baseline and GAN. Other work on the same machine makes them longer, so
-take them for an upper bound. To repeat a run, use its command; `--out FOLDER` keeps what comes out. On another machine the last
-digits of a result differ, because sums are added up in another order, and a training magnifies that.
+take them for an upper bound. To repeat a run, use its command; `--out FOLDER` keeps what comes out. On another machine
+the last digits of a result differ, because sums are added up in another order, and a training magnifies that.
 
 """
 

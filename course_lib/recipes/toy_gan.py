@@ -137,8 +137,18 @@ def prepare(settings: ToyGAN, *, seed: int) -> Prepared:
         return Prepared(data, data.sample(POINTS))
 
 
-def train(settings: ToyGAN, prepared: Prepared, *, seed: int, folder: RunFolder | None = None) -> shared.Outcome:
-    """Train both players; save pictures of where the generator's points lie, and a curve."""
+def train(
+    settings: ToyGAN,
+    prepared: Prepared,
+    *,
+    seed: int,
+    folder: RunFolder | None = None,
+    show: Callable[[int, Tensor], None] | None = None,
+) -> shared.Outcome:
+    """Train both players; save pictures of where the generator's points lie, and a curve.
+
+    `show` gets such a picture on the way, in place of the folder, and the number of updates made.
+    """
     accelerator = runtime.start(seed, "float32", threads=1)
     data = prepared.data
     generator, discriminator = (build(settings, data.form) for build in NETWORKS.values())
@@ -166,7 +176,7 @@ def train(settings: ToyGAN, prepared: Prepared, *, seed: int, folder: RunFolder 
         checkpoints=folder.checkpoints(training.name) if folder else None,
         checkpoint_steps=settings.checkpoint_steps,
         resume=folder.resume if folder else False,
-        show=folder.save_samples if folder else None,
+        show=show or (folder.save_samples if folder else None),
     )
     if folder is not None:
         curves = {
