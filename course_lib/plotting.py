@@ -1,16 +1,20 @@
 """Arrays in, matplotlib Axes out."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 # Okabe and Ito's palette: told apart by readers with any kind of colour vision, on white and on black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# Probability of "real": pale orange where a detective says fake, white at one half, pale blue where it says real.
+REAL_OR_FAKE = LinearSegmentedColormap.from_list("real_or_fake", ["#F3AE78", "#FFFFFF", "#86BCE0"])
 # Of a box in the graph of a network, whose columns and rows are 1 apart.
 HALF_WIDTH, HALF_HEIGHT = 0.42, 0.33
 
@@ -78,6 +82,79 @@ def accuracy_curves(curves: Mapping[str, ArrayLike], *, ax: Axes | None = None) 
     ax.grid(alpha=0.3)
     ax.legend(loc="lower right")
     return ax
+
+
+def points(clouds: Mapping[str, ArrayLike], *, limit: float = 3.0, size: float = 7.0, ax: Axes | None = None) -> Axes:
+    """Draw clouds of points in the plane, each (n, 2), one colour for each name, on equal axes from -limit to limit.
+
+    Real points come first and are blue, fakes second and orange. Of several clouds there is a legend.
+
+    Args:
+        size: of a point, its area in square points.
+
+    Raises:
+        ValueError: a cloud has another shape.
+    """
+    ax = _plane(limit, ax)
+    for (name, cloud), colour in zip(clouds.items(), COLOURS, strict=False):
+        x, y = _columns(name, cloud)
+        ax.scatter(x, y, s=size, color=colour, edgecolors="white", linewidths=0.25, label=name, zorder=2)
+    if len(clouds) > 1:
+        ax.legend(loc="upper right", markerscale=2, handletextpad=0.1, borderpad=0.3, framealpha=0.9)
+    return ax
+
+
+def lattice(*, limit: float = 3.0, side: int = 61) -> NDArray[np.float32]:
+    """Return side x side points evenly spread over the plane from -limit to limit: (side * side, 2), row by row.
+
+    The first point is at the lower left; `field` draws what a network says of each.
+    """
+    along = np.linspace(-limit, limit, side, dtype=np.float32)
+    x, y = np.meshgrid(along, along)
+    return np.stack([x.ravel(), y.ravel()], axis=1)
+
+
+def field(probabilities: ArrayLike, *, limit: float = 3.0, ax: Axes | None = None) -> Axes:
+    """Colour the plane from -limit to limit by a probability of "real": blue near 1, white at 1/2, orange near 0.
+
+    Args:
+        probabilities: one for each point of `lattice` with the same limit, in its order.
+
+    Raises:
+        ValueError: their number is no square.
+    """
+    flat = np.asarray(probabilities, dtype=float).ravel()
+    side = math.isqrt(flat.size)
+    if side < 2 or side**2 != flat.size:
+        raise ValueError(f"found {flat.size} probabilities: give one for each point of a square lattice")
+    ax = _plane(limit, ax)
+    reach = limit * side / (side - 1)  # a pixel's middle, not its edge, is where it was measured
+    ax.imshow(
+        flat.reshape(side, side),
+        origin="lower",
+        extent=(-reach, reach, -reach, reach),
+        cmap=REAL_OR_FAKE,
+        vmin=0,
+        vmax=1,
+        interpolation="bilinear",
+        zorder=0,
+    )
+    return _plane(limit, ax)  # `imshow` sets limits of its own
+
+
+def _plane(limit: float, ax: Axes | None) -> Axes:
+    if ax is None:
+        _, ax = plt.subplots(figsize=(4.5, 4.5))
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    return ax
+
+
+def _columns(name: str, cloud: ArrayLike) -> NDArray[np.float64]:
+    """Return the two coordinates of a cloud, (2, n)."""
+    cloud = np.asarray(cloud, dtype=float)
+    if cloud.ndim != 2 or cloud.shape[1] != 2:
+        raise ValueError(f"found {name!r} of shape {cloud.shape}: needed (n, 2)")
+    return cloud.T
 
 
 def network_graph(

@@ -128,6 +128,34 @@ SEMI_SUPERVISED = {
     "test_accuracy": Column("semi-supervised GAN, %", factor=100),
     "gain_points": Column("gain, points"),
 }
+TOY = {
+    "modes_covered": Column("modes covered of 8", decimals=1),
+    "good_share": Column("good points, %", factor=100, decimals=0),
+    "detective_accuracy": Column("fresh detective, %", factor=100, decimals=0),
+}
+# A GAN that loses modes: its generator learns more than three times as fast as its discriminator.
+BROKEN = {"discriminator_rate": 3e-4}
+CRITIC = {"game": "wasserstein", "penalty": "gradient_penalty", "penalty_weight": 1.0}
+REMEDIES = {
+    "none": {},
+    "minimax loss": {"game": "minimax"},
+    "least squares": {"game": "least_squares"},
+    "hinge": {"game": "hinge"},
+    "relativistic": {"game": "relativistic"},
+    "labels flipped, 0.35": {"flip_probability": 0.35},
+    "real target 0.9": {"real_target": 0.9},
+    "instance noise": {"instance_noise_std": 2.0},
+    "spectral norm": {"spectral_norm": True},
+    "dropout in D": {"discriminator_dropout": 0.2},
+    "D four times as wide": {"discriminator_width": 256},
+    "R1, weight 1": {"penalty": "r1", "penalty_weight": 1.0},
+    "R1, weight 10": {"penalty": "r1", "penalty_weight": 10.0},
+    "R3GAN": {"game": "relativistic", "penalty": "r1_r2", "penalty_weight": 1.0},
+    "WGAN-GP": CRITIC,
+    "WGAN-GP, 5 D steps": {**CRITIC, "discriminator_steps": 5},
+    "5 D steps": {"discriminator_steps": 5},
+    "unrolled D, 5 steps": {"unrolled_steps": 5, "unrolled_rate": 0.03},
+}
 ON_MNIST = tuple(Run("ssgan", "full", seed) for seed in range(5))
 STUDIES = {
     "label_budget": Study(
@@ -161,6 +189,18 @@ STUDIES = {
             "ssgan_mnist_1000": Shipped(ON_MNIST[0], ("discriminator", "generator")),
             "baseline_mnist_1000": Shipped(ON_MNIST[0], ("baseline",)),
         },
+    ),
+    "remedies": Study(
+        question="A GAN on eight Gaussians loses modes because its generator learns too fast. Which remedies help?",
+        columns=TOY,
+        runs=tuple(
+            Run("toy_gan", "quick", seed, changes)
+            for changes in (
+                {},
+                *({**BROKEN, **remedy} for remedy in REMEDIES.values()),
+            )
+            for seed in range(5)
+        ),
     ),
 }
 

@@ -154,3 +154,9 @@ def test_noise_blurs_the_moons():
 def test_what_cannot_be_is_named_with_what_can(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+def test_a_record_can_say_which_mixture_it_was_measured_on():
+    assert ring().form._asdict() == {"channels": 2, "side_px": 1, "classes": 8}
+    assert ring().sha256() == ring().sha256() and len(ring().sha256()) == 64
+    assert len({one.sha256() for one in (ring(), grid(), ring(std=0.1), ring(radius=1.0))}) == 4

@@ -80,3 +80,17 @@ def test_a_size_of_zero_is_refused(size):
     if size != "latent_dim":
         with pytest.raises(InputError, match=f"{size}=0 .*at least 1"):
             Discriminator(**{size: 0})
+
+
+def test_dropout_stands_behind_each_activation_and_only_while_training():
+    torch.manual_seed(0)
+    network = Discriminator(width=16, depth=3, dropout=0.25)
+    names = [type(layer).__name__ for layer in network.layers]
+    assert names == ["Linear", "LeakyReLU", "Dropout"] * 3 + ["Linear"]
+    assert {layer.probability for layer in network.layers if type(layer).__name__ == "Dropout"} == {0.25}
+    points = torch.randn(5, 2)
+    assert not torch.equal(network(points), network(points))
+    network.eval()
+    assert torch.equal(network(points), network(points))
+    with pytest.raises(InputError, match="probability=1.0"):
+        Discriminator(dropout=1.0)

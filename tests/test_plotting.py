@@ -1,6 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 
 from course_lib import plotting
 
@@ -80,3 +81,60 @@ def test_network_graph_leads_a_skip_round_the_steps_below_it_also_on_its_way_to_
 def test_network_graph_refuses_an_arrow_that_cannot_be(arrow):
     with pytest.raises(ValueError, match="both need a label, the first one earlier"):
         plotting.network_graph({"a": "a", "b": "b"}, [arrow])
+
+
+def test_points_keep_their_places_and_clouds_their_colours():
+    real, fake = [[0.0, 1.0], [2.0, -1.0]], [[-2.5, 0.5]]
+    ax = plotting.points({"real": real, "fake": fake}, limit=4)
+    first, second = ax.collections
+    assert np.allclose(first.get_offsets(), real) and np.allclose(second.get_offsets(), fake)
+    assert np.allclose(first.get_facecolor(), to_rgba(plotting.COLOURS[0]))
+    assert np.allclose(second.get_facecolor(), to_rgba(plotting.COLOURS[1]))
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["real", "fake"]
+    assert (ax.get_xlim(), ax.get_ylim(), ax.get_aspect()) == ((-4, 4), (-4, 4), 1)
+
+
+def test_a_lone_cloud_needs_no_legend():
+    assert plotting.points({"real": [[0.0, 0.0]]}).get_legend() is None
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 3), (2, 3, 2)])
+def test_a_cloud_of_another_shape_is_named(shape):
+    with pytest.raises(ValueError, match=r"'fake' of shape"):
+        plotting.points({"real": np.zeros((3, 2)), "fake": np.zeros(shape)})
+
+
+def test_lattice_goes_along_the_rows_from_the_lower_left():
+    points = plotting.lattice(limit=2, side=3)
+    assert points.dtype == np.float32
+    assert points.tolist() == [[x, y] for y in (-2, 0, 2) for x in (-2, 0, 2)]
+
+
+def test_field_shows_each_value_where_its_point_of_the_lattice_lies():
+    rises_to_the_right = plotting.lattice(limit=2, side=5)[:, 0] / 4 + 0.5
+    ax = plotting.field(rises_to_the_right, limit=2)
+    image = ax.images[0]
+    shown, (left, right, bottom, top) = image.get_array(), image.get_extent()
+    assert np.allclose(shown, np.tile([0, 0.25, 0.5, 0.75, 1], (5, 1)))
+    middles = left + (right - left) * (np.arange(5) + 0.5) / 5
+    assert np.allclose(middles, [-2, -1, 0, 1, 2]) and (bottom, top) == (left, right)
+    assert image.origin == "lower" and image.get_clim() == (0, 1)
+    assert (ax.get_xlim(), ax.get_ylim()) == ((-2, 2), (-2, 2))
+
+
+def test_points_lie_on_the_field_when_both_are_drawn_on_one_axes():
+    ax = plotting.field(np.full(9, 0.5), limit=2)
+    assert plotting.points({"fake": [[1.0, 1.0]]}, limit=2, ax=ax) is ax
+    assert ax.collections[0].get_zorder() > ax.images[0].get_zorder()
+
+
+def test_colours_of_the_field_are_white_where_nobody_knows_and_told_apart_at_the_ends():
+    fake, unsure, real = plotting.REAL_OR_FAKE([0.0, 0.5, 1.0])[:, :3]
+    assert np.allclose(unsure, 1, atol=0.01)
+    assert fake[0] > fake[2] + 0.3 and real[2] > real[0] + 0.3  # orange has more red, blue more blue
+
+
+@pytest.mark.parametrize("count", [0, 1, 8])
+def test_values_that_fill_no_square_are_counted(count):
+    with pytest.raises(ValueError, match=f"found {count} probabilities"):
+        plotting.field(np.zeros(count))

@@ -1,4 +1,5 @@
 import copy
+import math
 
 import pytest
 import torch
@@ -9,7 +10,15 @@ from course_lib.losses.semi_supervised import feature_matching_loss, real_logit
 from course_lib.models import mlp_gan as toy
 from course_lib.models.classifier import Classifier
 from course_lib.models.semi_supervised_gan import Generator
-from course_lib.training.steps import Players, adversarial_step, frozen, semi_supervised_step, supervised_step
+from course_lib.training.steps import (
+    Players,
+    adversarial_step,
+    frozen,
+    generator_step,
+    semi_supervised_step,
+    supervised_step,
+    unrolled_generator_step,
+)
 
 
 @pytest.fixture
@@ -146,3 +155,55 @@ def test_an_adversarial_step_is_the_two_updates_written_out(name, classes, penal
         for new, old in zip(network.parameters(), expected.parameters(), strict=True):
             assert torch.allclose(new, old, atol=1e-6)
             assert new.requires_grad
+
+
+@pytest.fixture
+def in_the_plane():
+    """Two players, a real batch and the fakes that the generator has just drawn."""
+    torch.manual_seed(2)
+    generator, discriminator = toy.Generator(latent_dim=2, width=8), toy.Discriminator(width=8)
+    optimizers = [torch.optim.SGD(player.parameters(), lr=0.1) for player in (generator, discriminator)]
+    return Players(generator, discriminator, *optimizers), torch.randn(6, 2), generator(torch.randn(6, 2))
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_without_a_step_ahead_an_unrolled_generator_is_a_plain_one(in_the_plane, name):
+    players, real, fake = in_the_plane
+    generator = copy.deepcopy(players.generator)
+    optimizer = torch.optim.SGD(generator.parameters(), lr=0.1)
+    again = Players(generator, players.discriminator, optimizer, players.discriminator_optimizer)
+    fake_again = fake.detach() + 0 * sum(weight.sum() for weight in generator.parameters())
+    fake_again.retain_grad()
+    fake.retain_grad()
+    one = unrolled_generator_step(players, real, fake, game=GAMES[name], unrolled_steps=0, rate=1.0)
+    other = generator_step(again, real, fake_again, game=GAMES[name])
+    assert one["generator_loss"].item() == pytest.approx(other["generator_loss"].item())
+    torch.testing.assert_close(fake.grad, fake_again.grad)
+
+
+def test_an_unrolled_generator_takes_account_of_how_the_discriminator_will_answer(in_the_plane):
+    """A lone weight w as discriminator, D's logit w x: one step ahead by hand, and its derivative by differences."""
+    real, rate, weight = torch.tensor([[2.0, 0.0]], dtype=torch.float64), 0.5, 0.3
+
+    class Slope(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.tensor(weight, dtype=torch.float64))
+
+        def forward(self, points):
+            return self.weight * points[:, 0]
+
+    def ahead(x):
+        """The generator's loss at a fake (x, 0) after one step of gradient descent by the discriminator."""
+        sigmoid = lambda t: 1 / (1 + math.exp(-t))  # noqa: E731
+        slope = -2 * (1 - sigmoid(2 * weight)) + x * sigmoid(weight * x)
+        return math.log1p(math.exp(-(weight - rate * slope) * x))
+
+    position = torch.nn.Parameter(torch.tensor([[0.7, 0.0]], dtype=torch.float64))
+    optimizer, discriminator = torch.optim.SGD([position], lr=1.0), Slope()
+    players = Players(torch.nn.Identity(), discriminator, optimizer, torch.optim.SGD(discriminator.parameters()))
+    found = unrolled_generator_step(players, real, position * 1.0, unrolled_steps=1, rate=rate)
+    assert found["generator_loss"].item() == pytest.approx(ahead(0.7), rel=1e-9)
+    by_differences = (ahead(0.7 + 1e-6) - ahead(0.7 - 1e-6)) / 2e-6
+    assert 0.7 - position[0, 0].item() == pytest.approx(by_differences, rel=1e-6)
+    assert discriminator.weight.item() == weight and discriminator.weight.grad is None

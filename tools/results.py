@@ -15,14 +15,14 @@ INTRODUCTION = """\
 # Recorded results
 
 Every number on this page was written down by the run that made it, and the page itself is generated from these
-records; a test says so when the two differ. Accuracies are of the **last** epoch, on the test pictures; no epoch and no
-seed was chosen with their help. ± is the standard deviation over seeds.
+records; a test says so when the two differ. Results are those of the **last** update, accuracies those on the test
+pictures; no epoch and no seed was chosen with their help. ± is the standard deviation over seeds.
 [How much is a label worth?](../06_ssgan/label_budget.ipynb) explains what the runs show, and how their settings were
-chosen.
+chosen. [Which cures work?](../03_gan_theory/remedies.ipynb) does so for the study `remedies`.
 
-Seconds are those of the whole run, baseline and GAN. Other work on the same machine makes them longer, so take them for
-an upper bound. To repeat a run, use its command; `--out FOLDER` keeps what comes out. On another machine the last
-digits of a result differ, because sums are added up in another order, and a training magnifies that.
+Seconds are those of the whole run, in chapter 6 baseline and GAN. Other work on the same machine makes them longer, so
+take them for an upper bound. To repeat a run, use its command; `--out FOLDER` keeps what comes out. On another machine
+the last digits of a result differ, because sums are added up in another order, and a training magnifies that.
 
 """
 

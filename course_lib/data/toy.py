@@ -2,6 +2,7 @@
 whole. Of the mixtures the density is known, too.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from course_lib.data.images import ImageForm
 from course_lib.errors import InputError
 
 
@@ -34,6 +36,18 @@ class GaussianMixture:
     @property
     def modes(self) -> int:
         return len(self.centres)
+
+    @property
+    def form(self) -> ImageForm:
+        """The form that a record of a run has for a point: a picture of one pixel
+        with a channel for each coordinate, and a class for each mode.
+        """
+        return ImageForm(channels=2, side_px=1, classes=self.modes)
+
+    def sha256(self) -> str:
+        """Name the mixture, so that a record can say what it was measured on."""
+        centres = self.centres.contiguous().numpy(force=True)
+        return hashlib.sha256(centres.tobytes() + repr(self.std).encode()).hexdigest()
 
     def sample(self, count: int) -> Float[Tensor, "count 2"]:
         """Draw points; each comes from any mode with the same probability."""

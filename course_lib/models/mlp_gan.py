@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from course_lib.errors import InputError
-from course_lib.models.blocks import LEAK
+from course_lib.models.blocks import LEAK, Dropout
 
 
 class Generator(nn.Module):
@@ -65,19 +65,29 @@ class Discriminator(nn.Module):
     Args:
         width, depth, classes: as for the generator. With classes, the network judges
             whether a point is a real one of the class it is shown with.
+        dropout: share of each hidden layer's outputs set to 0 while training.
 
     Raises:
-        InputError: as for the generator.
+        InputError: as for the generator, or `dropout` is below 0, or 1 or more.
     """
 
     def __init__(
-        self, *, width: int = 128, depth: int = 2, classes: int | None = None
+        self,
+        *,
+        width: int = 128,
+        depth: int = 2,
+        classes: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         _check_sizes(width=width, depth=depth, classes=classes)
         self.classes = classes
         inputs = 2 + (classes or 0)
-        self.layers = _dense_layers(inputs, width, depth, outputs=1, slope=LEAK)
+        layers = _dense_layers(inputs, width, depth, outputs=1, slope=LEAK)
+        if dropout:
+            for place in range(2 * depth, 0, -2):  # behind each activation
+                layers.insert(place, Dropout(dropout))
+        self.layers = layers
 
     def forward(
         self,

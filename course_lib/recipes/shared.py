@@ -9,7 +9,7 @@ from torch.optim import Adam
 
 from course_lib import runtime
 from course_lib.data.augment import RandomAffine
-from course_lib.data.images import ImageData, to_unit_range
+from course_lib.data.images import ImageForm, to_unit_range
 from course_lib.errors import InputError
 from course_lib.recipes.run_folder import RunFolder
 from course_lib.training.fit import Fitted
@@ -24,10 +24,20 @@ class Outcome(NamedTuple):
 
 
 @runtime_checkable
-class Prepared(Protocol):
-    """The pictures of a run, and whatever else its family prepares."""
+class Data(Protocol):
+    """What a record says of the data of a run: the form of its pictures, and a hash that names them."""
 
-    data: ImageData
+    @property
+    def form(self) -> ImageForm: ...
+
+    def sha256(self) -> str: ...
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """The data of a run, and whatever else its family prepares."""
+
+    data: Data
 
 
 @runtime_checkable

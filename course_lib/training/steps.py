@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
@@ -95,9 +96,7 @@ def adversarial_step(
         penalty=penalty,
         backward=backward,
     )
-    return losses | generator_step(
-        players, real, fake, labels, game=game, backward=backward
-    )
+    return losses | generator_step(players, real, fake, labels, game=game, backward=backward)
 
 
 def discriminator_step(
@@ -114,9 +113,7 @@ def discriminator_step(
     classes = () if labels is None else (labels,)
     discriminator = players.discriminator
     players.discriminator_optimizer.zero_grad()
-    loss = game.discriminator(
-        discriminator(real, *classes), discriminator(fake, *classes)
-    )
+    loss = game.discriminator(discriminator(real, *classes), discriminator(fake, *classes))
     if penalty is not None:
         loss = loss + penalty(discriminator, real, fake, *classes)
     backward(loss)
@@ -147,6 +144,44 @@ def generator_step(
         else:
             loss = game.generator(logits)
         backward(loss)
+    players.generator_optimizer.step()
+    return {"generator_loss": loss.detach()}
+
+
+def unrolled_generator_step(
+    players: Players,
+    real: Float[Tensor, "batch *shape"],
+    fake: Float[Tensor, "batch *shape"],
+    *,
+    game: Game = NON_SATURATING,
+    unrolled_steps: int = 5,
+    rate: float,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update the generator alone, by what the discriminator would say after some
+    more steps of its own.
+
+    These steps are plain gradient descent with this rate, on this batch, and the
+    generator's gradient goes through them: it learns how the discriminator would
+    answer its update. The discriminator itself stays as it is.
+
+    Source: Metz et al. (2017), section 2.2, with the inner steps of its equation 8.
+    Their experiments take the optimiser of the outer steps for the inner ones, too.
+    """
+    players.generator_optimizer.zero_grad()
+    discriminator = players.discriminator
+    weights = {name: weight.detach().requires_grad_() for name, weight in discriminator.named_parameters()}
+
+    def judge(images: Tensor) -> Tensor:
+        return functional_call(discriminator, weights, (images,))
+
+    for _ in range(unrolled_steps):
+        loss = game.discriminator(judge(real), judge(fake))
+        slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+        weights = {name: weight - rate * slope for (name, weight), slope in zip(weights.items(), slopes, strict=True)}
+    answers = (judge(real), judge(fake)) if game.paired else (judge(fake),)
+    loss = game.generator(*answers)
+    backward(loss)
     players.generator_optimizer.step()
     return {"generator_loss": loss.detach()}
 
