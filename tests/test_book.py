@@ -66,7 +66,8 @@ def elsewhere(page: Page) -> list[str]:
 
 
 def is_from_a_cell(picture: dict[str, str | None]) -> bool:
-    return "_images/" in (picture.get("src") or "")
+    source = picture.get("src") or ""
+    return "_images/" in source or source.startswith("data:image/gif")  # an animation is a part of its page
 
 
 def undescribed(page: Page) -> list[str]:
@@ -253,6 +254,11 @@ def test_something_fetched_from_elsewhere_is_found(text):
 )
 def test_a_picture_without_words_is_found(alternative):
     assert undescribed(Page(f'<img {alternative} src="../_images/7758.png"/>')) == ["../_images/7758.png"]
+
+
+def test_an_animation_without_words_is_found():
+    assert undescribed(Page('<img src="data:image/gif;base64,R0lGODlh" alt="a ring">'))
+    assert not undescribed(Page('<img src="data:image/gif;base64,R0lGODlh" alt="points gather into a ring">'))
 
 
 def test_a_picture_with_words_is_let_pass():
