@@ -96,7 +96,14 @@ def adversarial_step(
         penalty=penalty,
         backward=backward,
     )
-    return losses | generator_step(players, real, fake, labels, game=game, backward=backward)
+    return losses | generator_step(
+        players,
+        real,
+        fake,
+        labels,
+        game=game,
+        backward=backward,
+    )
 
 
 def discriminator_step(
@@ -113,7 +120,10 @@ def discriminator_step(
     classes = () if labels is None else (labels,)
     discriminator = players.discriminator
     players.discriminator_optimizer.zero_grad()
-    loss = game.discriminator(discriminator(real, *classes), discriminator(fake, *classes))
+    loss = game.discriminator(
+        discriminator(real, *classes),
+        discriminator(fake, *classes),
+    )
     if penalty is not None:
         loss = loss + penalty(discriminator, real, fake, *classes)
     backward(loss)
