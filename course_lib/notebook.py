@@ -117,8 +117,9 @@ def _pictures(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Image.Image]
 
 def _as_gif(pictures: Sequence[Image.Image], seconds: Sequence[float], colours: int) -> bytes:
     """Return an endless GIF. One palette for all pictures, or colours that stand still would flicker."""
-    sample = [*pictures[:: max(1, len(pictures) // 8)], pictures[-1]]
-    palette = Image.fromarray(np.concatenate([np.asarray(picture) for picture in sample])).quantize(colours)
+    sample = np.concatenate([*pictures[:: max(1, len(pictures) // 8)], pictures[-1]])
+    # Maximum coverage keeps what is bright and small, points for instance; the default gives large pale areas all.
+    palette = Image.fromarray(sample).quantize(colours, method=Image.Quantize.MAXCOVERAGE)
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     encoded = io.BytesIO()
     milliseconds = [round(1000 * duration) for duration in seconds]
