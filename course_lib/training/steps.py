@@ -180,7 +180,10 @@ def unrolled_generator_step(
     """
     players.generator_optimizer.zero_grad()
     discriminator = players.discriminator
-    weights = {name: weight.detach().requires_grad_() for name, weight in discriminator.named_parameters()}
+    weights = {
+        name: weight.detach().requires_grad_()  # not the ones that its optimiser has
+        for name, weight in discriminator.named_parameters()
+    }
 
     def judge(images: Tensor) -> Tensor:
         return functional_call(discriminator, weights, (images,))
@@ -188,7 +191,8 @@ def unrolled_generator_step(
     for _ in range(unrolled_steps):
         loss = game.discriminator(judge(real), judge(fake))
         slopes = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
-        weights = {name: weight - rate * slope for (name, weight), slope in zip(weights.items(), slopes, strict=True)}
+        pairs = zip(weights.items(), slopes, strict=True)
+        weights = {name: weight - rate * slope for (name, weight), slope in pairs}
     answers = (judge(real), judge(fake)) if game.paired else (judge(fake),)
     loss = game.generator(*answers)
     backward(loss)
