@@ -22,7 +22,7 @@ from course_lib.training.steps import Players
 FOOLED = 0.6
 # Against a generator that makes k of m modes the best discriminator has the score
 # m / (m + k): above 0.75 for less than a third of them, 0.89 for one of eight. Above
-# 0.95 (one of twenty) nearly no fake is where data are.
+# 0.95 (one of twenty) scores cannot tell a collapse from fakes where no data are.
 AHEAD, CERTAIN = 0.75, 0.95
 # As a share of the data's spread. Of a ring of 8 modes (radius 2, std 0.1) one has
 # 0.07, two neighbours have 0.39, three 0.60, four 0.76.
@@ -47,7 +47,7 @@ REMEDIES: dict[Name, str] = {
     "generator too strong": "more discriminator updates, or a higher rate for it",
     "discriminator too strong": "the non-saturating loss, fewer discriminator "
     "updates, flipped labels or instance noise",
-    "generator collapsed": "a lower rate for the generator, or R1",
+    "generator collapsed": "Adam for the generator, a lower rate, or R1",
     "oscillation": "a lower rate for the generator, less momentum, or R1",
     "all well": "nothing; but count the modes, which no score does",
 }
@@ -201,7 +201,10 @@ def diagnose(
 def name_of(signs: Signs) -> Name:
     """Name the first fault that fits.
 
-    "All well" means that none does. A few missing modes do not show here.
+    "All well" means that none does: a run that has learnt nothing yet may get it,
+    too, and more than half of the modes may be missing without a sign. A collapse onto
+    modes that lie far apart is as wide as the data and is called a strong
+    discriminator. Neither gradient is looked at.
     """
     ahead = signs.discriminator_score > AHEAD
     if signs.generator_score > FOOLED:
