@@ -118,8 +118,8 @@ def _pictures(frames: Sequence[UInt8[np.ndarray, "_ _ 3"]]) -> list[Image.Image]
 def _as_gif(pictures: Sequence[Image.Image], seconds: Sequence[float], colours: int) -> bytes:
     """Return an endless GIF. One palette for all pictures, or colours that stand still would flicker."""
     sample = np.concatenate([*pictures[:: max(1, len(pictures) // 8)], pictures[-1]])
-    # Maximum coverage keeps what is bright and small, points for instance; the default gives large pale areas all.
-    palette = Image.fromarray(sample).quantize(colours, method=Image.Quantize.MAXCOVERAGE)
+    # Maximum coverage keeps what is small and bright, such as points; a few rounds of k-means then smooth large areas.
+    palette = Image.fromarray(sample).quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=3)
     first, *others = (picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures)
     encoded = io.BytesIO()
     milliseconds = [round(1000 * duration) for duration in seconds]
