@@ -202,8 +202,8 @@ def name_of(signs: Signs) -> Name:
     """Name the first fault that fits.
 
     "All well" means that none does: a run that has learnt nothing yet may get it,
-    too, and more than half of the modes may be missing without a sign. A collapse onto
-    modes that lie far apart is as wide as the data and is called a strong
+    too, and more than half of the modes may be missing without a sign. A collapse
+    onto modes that lie far apart is as wide as the data and is called a strong
     discriminator. Neither gradient is looked at.
     """
     ahead = signs.discriminator_score > AHEAD
