@@ -27,7 +27,7 @@ from course_lib.recipes import shared
 from course_lib.recipes.run_folder import RunFolder
 from course_lib.recipes.settings import CHECKED
 from course_lib.training.average import RunningAverage
-from course_lib.training.fit import Fitted, Training, fit, hold_then_fall
+from course_lib.training.fit import Fitted, Training, hold_then_fall
 from course_lib.training.samples import drawing, fixed_latents
 from course_lib.training.steps import (
     Players,
@@ -356,12 +356,5 @@ def _fit(
     folder: RunFolder | None,
     show: Callable[[int, Tensor], None] | None = None,
 ) -> Trained:
-    fitted = fit(
-        training,
-        accelerator,
-        checkpoints=folder.checkpoints(training.name) if folder else None,
-        checkpoint_steps=settings.checkpoint_steps,
-        resume=folder.resume if folder else False,
-        show=show,
-    )
+    fitted = shared.fit_in(folder, training, accelerator, settings.checkpoint_steps, show=show)
     return Trained(training.average.network.eval(), fitted)

@@ -1,8 +1,9 @@
 """What recipes of several families use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+from accelerate import Accelerator
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.optim import Adam
@@ -12,7 +13,7 @@ from course_lib.data.augment import RandomAffine
 from course_lib.data.images import ImageForm, to_unit_range
 from course_lib.errors import InputError
 from course_lib.recipes.run_folder import RunFolder
-from course_lib.training.fit import Fitted
+from course_lib.training.fit import Fitted, Training, fit
 
 
 class Outcome(NamedTuple):
@@ -76,6 +77,28 @@ class AdamSettings(Protocol):
 def adam(network: nn.Module, settings: AdamSettings) -> Adam:
     """Return the optimizer of a network."""
     return Adam(network.parameters(), lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def fit_in(
+    folder: RunFolder | None,
+    training: Training,
+    accelerator: Accelerator,
+    checkpoint_steps: int,
+    *,
+    show: Callable[[int, Tensor], None] | None = None,
+) -> Fitted:
+    """Train with checkpoints in the folder of a run, from the newest one if the run is resumed; without one, save none.
+
+    `show` gets what the training draws, in place of the folder.
+    """
+    return fit(
+        training,
+        accelerator,
+        checkpoints=folder.checkpoints(training.name) if folder else None,
+        checkpoint_steps=checkpoint_steps,
+        resume=folder.resume if folder else False,
+        show=show or (folder.save_samples if folder else None),
+    )
 
 
 def check_batch(name: str, size: int) -> None:
