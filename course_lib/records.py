@@ -8,12 +8,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import nn
 from typing_extensions import TypedDict
 
 from course_lib import __version__, files
+from course_lib.errors import InputError
 from course_lib.files import DamagedError
 
 FILE_NAME = "record.json"
+WEIGHTS = Path(__file__).parent / "weights"  # what comes with the package, one folder for each name
 LIBRARIES = ("torch", "torchvision", "accelerate", "numpy", "scikit-learn")
 T = TypeVar("T")
 checked = with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
@@ -111,6 +116,30 @@ def read_as(kind: type[T], path: Path) -> T:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise DamagedError(f"{path} is not what it should be ({where}: {first['msg']})") from error
+
+
+def give_weights(network: nn.Module, record: Record, folder: Path, name: str) -> None:
+    """Give a network the weights NAME.safetensors that a run left in a folder beside its record.
+
+    Nothing is unpickled: the file is first compared with the hash in the record, then read as safetensors.
+
+    Raises:
+        InputError: the file is missing, damaged, not the one of the record, or does not fit the network.
+    """
+    path, expected = folder / f"{name}.safetensors", record["sha256"][name]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror})") from error
+    if (found := files.sha256(content)) != expected:
+        raise DamagedError(
+            f"{path} is damaged or not the file of its record (SHA-256 {found[:12]}…, recorded {expected[:12]}…)"
+        )
+    try:
+        network.load_state_dict(load_tensors(content))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path} does not hold the weights of its network ({reason})") from error
 
 
 def versions() -> Versions:

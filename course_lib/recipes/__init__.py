@@ -16,7 +16,7 @@ from typing import Any
 from course_lib import records, runtime
 from course_lib.data.augment import RandomAffine
 from course_lib.errors import InputError
-from course_lib.recipes import dcgan, semi_supervised, toy_gan
+from course_lib.recipes import classifier, dcgan, semi_supervised, toy_gan
 from course_lib.recipes.run_folder import check_free, open_run_folder
 from course_lib.recipes.settings import change
 from course_lib.recipes.shared import Data, Family, Outcome
@@ -80,6 +80,22 @@ RECIPES = {
             sample_steps=1000,
             precision="auto",
             threads=None,
+        ),
+    ),
+    "classifier": Recipe(
+        summary="a small classifier that has every label: the judge of the generators",
+        family=classifier,
+        quick=classifier.Settings(
+            data="digits",
+            epochs=40,
+            augmentation=RandomAffine(shift_px=1.0, rotation_degrees=10.0, stretch=0.1),
+            checkpoint_steps=500,
+        ),
+        full=classifier.Settings(
+            data="mnist",
+            epochs=20,
+            augmentation=RandomAffine(shift_px=2.0, rotation_degrees=10.0, stretch=0.1, slant=0.1),
+            checkpoint_steps=1000,
         ),
     ),
     "dcgan": Recipe(

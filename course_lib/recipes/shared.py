@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
@@ -10,9 +11,11 @@ from torch.optim import Adam
 
 from course_lib import runtime
 from course_lib.data.augment import RandomAffine
-from course_lib.data.images import ImageForm, to_unit_range
+from course_lib.data.images import ImageData, ImageForm, to_unit_range
 from course_lib.errors import InputError
+from course_lib.models.blocks import initialise_from_data
 from course_lib.recipes.run_folder import RunFolder
+from course_lib.training.average import RunningAverage
 from course_lib.training.fit import Fitted, Training, fit
 
 
@@ -77,6 +80,15 @@ class AdamSettings(Protocol):
 def adam(network: nn.Module, settings: AdamSettings) -> Adam:
     """Return the optimizer of a network."""
     return Adam(network.parameters(), lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def start_average(network: nn.Module, data: ImageData, *, decay: float) -> RunningAverage:
+    """Set the first weights of a weight-normalised network, and begin its average."""
+    some = torch.randperm(len(data.train_images))[:500]
+    initialise_from_data(network, to_unit_range(data.train_images[some]))
+    network.to(memory_format=torch.channels_last)  # convolutions on a CPU are about 1.5 times as fast
+    # Copied before Accelerate makes the network's forward pass one of mixed precision: scores are taken in float32.
+    return RunningAverage(network, decay, runtime.device())
 
 
 def fit_in(
