@@ -17,6 +17,7 @@ from course_lib import files, recipes, records
 from course_lib.data.images import ImageForm
 from course_lib.errors import InputError
 from course_lib.recipes.settings import from_record
+from course_lib.recipes.shared import judged_by
 from course_lib.records import WEIGHTS
 
 # How far a metric measured again may lie from its record. One of 10,000 test images is 0.0001; another processor adds
@@ -142,6 +143,11 @@ def _measure(trained: Pretrained, networks: Mapping[str, nn.Module]) -> dict[str
         raise InputError(
             f"the pictures of {trained.settings.data} differ from those of the record (SHA-256 {found[:12]}…, "
             f"recorded {identity['data_sha256'][:12]}…): its numbers cannot be compared"
+        )
+    if (judges := judged_by(prepared)) != trained.record.get("judged_by", {}):
+        raise InputError(
+            f"the run was judged by {trained.record.get('judged_by', {})}, and here it would be by {judges}: "
+            "its numbers cannot be compared"
         )
     return family.measure(trained.settings, prepared, networks)
 

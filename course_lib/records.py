@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
 from safetensors import SafetensorError
@@ -69,7 +69,8 @@ class Record(TypedDict):
     """All that is kept of a run besides its weights: `sha256` has the hash of each file of weights.
 
     Metrics are those of the last epoch, accuracies in fractions; `history` has a line of means for each report of each
-    training; `earlier_versions` is empty unless the run was continued under other versions.
+    training; `earlier_versions` is empty unless the run was continued under other versions; `judged_by`, where it is
+    there, has the hash of each network that metrics were measured by.
     """
 
     identity: Identity
@@ -80,6 +81,7 @@ class Record(TypedDict):
     seconds: float
     environment: Environment
     earlier_versions: list[Versions]
+    judged_by: NotRequired[dict[str, str]]
     sha256: Annotated[dict[str, str], Field(min_length=1)]
 
 
@@ -156,13 +158,16 @@ def versions() -> Versions:
 
 
 def differences(found: Mapping[str, float], recorded: dict[str, float], *, tolerance: float) -> list[str]:
-    """List the metrics that are missing or further than `tolerance` from the record, each as one line."""
+    """List the metrics that are missing or further than `tolerance` from the record, each as one line.
+
+    Of what is larger than 1 the tolerance is a share: of a distance of 3, three times as much.
+    """
     lines = []
     for key, value in recorded.items():
         if key not in found:
             lines.append(f"{key}: not measured, recorded {value:.4f}")
-        elif not abs(found[key] - value) <= tolerance:
-            lines.append(f"{key}: measured {found[key]:.4f}, recorded {value:.4f}, tolerance {tolerance:g}")
+        elif not abs(found[key] - value) <= (allowed := tolerance * max(1.0, abs(value))):
+            lines.append(f"{key}: measured {found[key]:.4f}, recorded {value:.4f}, tolerance {allowed:g}")
     return lines
 
 

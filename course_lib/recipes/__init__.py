@@ -19,7 +19,7 @@ from course_lib.errors import InputError
 from course_lib.recipes import classifier, dcgan, semi_supervised, toy_gan
 from course_lib.recipes.run_folder import check_free, open_run_folder
 from course_lib.recipes.settings import change
-from course_lib.recipes.shared import Data, Family, Outcome
+from course_lib.recipes.shared import Family, Outcome, Prepared, judged_by
 
 logger = logging.getLogger(__name__)
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -251,31 +251,32 @@ def run(
     )
     if out is None:
         logger.warning("nothing will be saved: name an output folder to keep the result")
-        return _record(identity, prepared.data, recipe.family.train(chosen, prepared, seed=seed), started)
+        return _record(identity, prepared, recipe.family.train(chosen, prepared, seed=seed), started)
     with open_run_folder(out, identity=identity, resume=resume) as folder:
         finished = folder.finished_record()
         if finished:
             last = sum(int(history[-1]["step"]) for history in finished["history"].values())
             return finished | {"resumed_from_step": last}
         outcome = recipe.family.train(chosen, prepared, seed=seed, folder=folder)
-        record = _record(identity, prepared.data, outcome, started) | {"earlier_versions": folder.earlier_versions}
+        record = _record(identity, prepared, outcome, started) | {"earlier_versions": folder.earlier_versions}
         if runtime.is_main_process():
             record["sha256"] = folder.save_weights(outcome.networks)
             records.write(record, out)
         return record
 
 
-def _record(identity: records.Identity, data: Data, outcome: Outcome, started: float) -> records.Record:
+def _record(identity: records.Identity, prepared: Prepared, outcome: Outcome, started: float) -> records.Record:
     fitted = outcome.fitted.values()
     seconds = time.perf_counter() - started + sum(one.earlier_seconds for one in fitted)
     return {
         "identity": identity,
-        "images": data.form._asdict(),
+        "images": prepared.data.form._asdict(),
         "metrics": outcome.metrics,
         "history": {name: one.history for name, one in outcome.fitted.items()},
         "resumed_from_step": sum(one.resumed_from_step for one in fitted),
         "seconds": round(seconds, 2),
         "environment": records.versions() | runtime.describe(),
         "earlier_versions": [],
+        **({"judged_by": found} if (found := judged_by(prepared)) else {}),
         "sha256": {},
     }

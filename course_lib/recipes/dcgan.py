@@ -19,6 +19,8 @@ from course_lib.data.augment import DifferentiableAugmentation, mirrored_at_rand
 from course_lib.data.batches import ShuffledIndices
 from course_lib.data.images import ImageData, ImageForm, load, to_unit_range
 from course_lib.errors import InputError
+from course_lib.evaluation.frechet import frechet_distance
+from course_lib.evaluation.judge import Judge, judge
 from course_lib.evaluation.scores import player_scores
 from course_lib.losses.adversarial import GAMES, Game
 from course_lib.models.blocks import Augmented
@@ -128,9 +130,15 @@ NETWORKS: Mapping[str, Callable[[DCGAN, ImageForm], nn.Module]] = {
 
 
 class Prepared(NamedTuple):
-    """The pictures."""
+    """The pictures, and who judges those that a generator draws: None where nobody can."""
 
     data: ImageData
+    judge: Judge | None
+
+    @property
+    def judged_by(self) -> dict[str, str]:
+        """The SHA-256 of the judge's weights, by the name under which they are shipped."""
+        return {f"classifier_{self.judge.data_name}": self.judge.sha256} if self.judge else {}
 
 
 def prepare(settings: DCGAN, *, seed: int) -> Prepared:
@@ -147,7 +155,7 @@ def prepare(settings: DCGAN, *, seed: int) -> Prepared:
     data = load(settings.data, side_px=settings.side_px, validation=settings.validation)
     for build in NETWORKS.values():
         build(settings, data.form)  # a network refuses a form that it cannot have
-    return Prepared(data)
+    return Prepared(data, _judge(data))
 
 
 def train(
@@ -184,7 +192,7 @@ def train(
     training = Training(
         name="dcgan",
         step=_step(settings, prepared.data, players, bare, seed=seed, backward=accelerator.backward),
-        evaluate=lambda: _judged(settings, prepared, settled(average.network, settings)),
+        evaluate=lambda: measure(settings, prepared, {"generator": settled(average.network, settings)}),
         steps=settings.epochs * steps_per_epoch,
         report_steps=steps_per_epoch * max(1, settings.epochs // REPORTS),
         steps_per_epoch=steps_per_epoch,
@@ -221,11 +229,20 @@ def settled(generator: nn.Module, settings: DCGAN) -> nn.Module:
 
 
 def measure(settings: DCGAN, prepared: Prepared, networks: Mapping[str, nn.Module]) -> dict[str, float]:
-    """Return the scores of both players, on the test pictures and as many fakes, where these are probabilities."""
-    found = {}
-    if "generator" in networks:
-        found |= _judged(settings, prepared, networks["generator"])
-    return found
+    """Return what the judge of the data finds in as many pictures of the generator as there are test pictures.
+
+    classifier_frechet: the distance of `frechet_distance`, on the judge's features.
+    class_entropy_nats: of the shares of the classes among them; log(classes) where all come equally often.
+    """
+    if prepared.judge is None or "generator" not in networks:
+        return {}
+    real = to_unit_range(prepared.data.test_images)
+    fake = sample(settings, networks, len(real), seed=0)
+    shares = prepared.judge.classes(fake).bincount(minlength=prepared.data.classes) / len(fake)
+    return {
+        "classifier_frechet": frechet_distance(prepared.judge.features(real), prepared.judge.features(fake)),
+        "class_entropy_nats": torch.special.entr(shares).sum().item(),
+    }
 
 
 def sample(
@@ -242,8 +259,13 @@ def sample(
     return torch.cat([drawing(networks["generator"], some)() for some in latents.split(AT_ONCE)])
 
 
-def _judged(settings: DCGAN, prepared: Prepared, generator: nn.Module) -> dict[str, float]:
-    return {}
+def _judge(data: ImageData) -> Judge | None:
+    """Return who knows such pictures, if anybody: of the same name, and of the same form."""
+    try:
+        found = judge(data.name)
+    except InputError:
+        return None
+    return found if found.form == data.form else None
 
 
 def _step(

@@ -44,6 +44,11 @@ class Prepared(Protocol):
     data: Data
 
 
+def judged_by(prepared: Prepared) -> dict[str, str]:
+    """Return the SHA-256 of each network that a run is measured by, by its name; few families have any."""
+    return getattr(prepared, "judged_by", {})
+
+
 @runtime_checkable
 class Family(Protocol):
     """What a module must have to be the family of a recipe.
