@@ -62,6 +62,9 @@ class DCGAN:
     validation: Annotated[
         int, Field(ge=0, description="measure on so many training pictures set aside, not on the test pictures")
     ] = 0
+    memory_limit_mb: Annotated[
+        float, Field(ge=0, description="pictures of a folder that take more million bytes stay in a file")
+    ] = 1000.0
     latent_dim: Annotated[int, Field(ge=1, le=10_000, description="numbers in a latent vector")] = 100
     kernel: Annotated[Literal[*KERNELS], Field(description="side of the kernels: 4 as DCGAN's, 5 as MathWorks'")] = 4
     generator_width: Annotated[int, Field(ge=1, le=1024, description="the generator's maps at half of the side")] = 64
