@@ -81,3 +81,11 @@ def test_of_mnist_only_the_scale_needs_the_data(monkeypatch):
     assert of_mnist.classes(torch.zeros(3, 1, 28, 28)).shape == (3,)
     with pytest.raises(InputError, match="mnist is not here"):
         of_mnist.features(torch.zeros(3, 1, 28, 28))
+
+
+def test_it_counts_the_images_of_each_class_and_a_lost_one_gets_none(digits):
+    of_digits = judge("digits")
+    kept = to_unit_range(digits.test_images[digits.test_labels < 9])
+    counts = of_digits.class_counts(kept)
+    assert counts.shape == (10,) and counts.sum() == len(kept) and counts[9] <= 2
+    assert (counts[:9] - digits.test_labels.bincount()[:9]).abs().max() <= 3

@@ -18,9 +18,8 @@ def frechet_distance(
 
     0 where both agree. Computed in float64.
 
-    It is called FID only where the features are those of the Inception network (see
-    `torchmetrics.image.fid`, which downloads them, about 91 MB). With other features
-    it is another number, on another scale.
+    It is called FID only where the features are those of the Inception network, as
+    in `evaluation.inception`. With others it is another number, on another scale.
 
     A sample's moments are not those of its source, so two samples of one source
     have a distance above 0: the smaller they are, the larger it is. Compare only

@@ -25,6 +25,9 @@ SMALLEST_STD = 1e-6
 class Judge:
     """A trained classifier, evaluating on the CPU.
 
+    In training, its images were moved and turned a little and had weak noise on
+    them, so it forgives as much: such changes hardly move the features.
+
     Args:
         data_name: the pictures that it was trained on; it can judge no others.
         sha256: of the file with its weights: numbers by judges of other hashes
@@ -61,6 +64,16 @@ class Judge:
             InputError: the images have another form than those it was trained on.
         """
         return self._run(images).logits.argmax(dim=1)
+
+    def class_counts(
+        self, images: Float[Tensor, "n channels side side"]
+    ) -> Int[Tensor, " classes"]:
+        """Count the images of each class: one that a generator has lost gets none.
+
+        Raises:
+            InputError: the images have another form than those it was trained on.
+        """
+        return torch.bincount(self.classes(images), minlength=self.form.classes)
 
     @cached_property
     def _scale(self) -> tuple[Tensor, Tensor]:
