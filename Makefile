@@ -74,6 +74,7 @@ claims-full: $(STAMP) ## run every notebook at full scale: claims hold, outputs 
 records: $(STAMP) ## make every run that the book shows records of, or go on with them (hours); then the page of results
 	$(BIN)/python -m course_lib study label_budget --out runs/label_budget --jobs 2 --keep
 	$(BIN)/python -m course_lib study mnist --out runs/mnist --keep
+	$(BIN)/python -m course_lib study judges --out runs/judges --jobs 2 --keep
 	$(BIN)/python -m course_lib study remedies --out runs/remedies --jobs 2 --keep
 	$(MAKE) results
 

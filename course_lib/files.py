@@ -70,6 +70,12 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits, without reading the whole of it into memory."""
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
 def _sealed(content: dict[str, Any]) -> bytes:
     bare = json.dumps(content, sort_keys=True, allow_nan=False).encode()
     return (json.dumps(content | {SEAL: sha256(bare)}, indent=1, allow_nan=False) + "\n").encode()

@@ -11,16 +11,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from course_lib import files, recipes, records
 from course_lib.data.images import ImageForm
 from course_lib.errors import InputError
 from course_lib.recipes.settings import from_record
+from course_lib.recipes.shared import judged_by
+from course_lib.records import WEIGHTS
 
-WEIGHTS = Path(__file__).parent / "weights"
 # How far a metric measured again may lie from its record. One of 10,000 test images is 0.0001; another processor adds
 # up in another order, and may judge a few differently.
 TOLERANCE = 0.0005
@@ -56,7 +55,7 @@ def read_record(source: str | Path) -> records.Record:
 def load(source: str | Path) -> Pretrained:
     """Build the networks of a run and give them their weights, on the CPU.
 
-    Nothing is unpickled: a file is first compared with the hash in the record, then read as safetensors.
+    The weights are read by `records.give_weights`, which unpickles nothing.
 
     Args:
         source: as for `read_record`.
@@ -69,23 +68,12 @@ def load(source: str | Path) -> Pretrained:
     settings = from_record(family.Settings, record["identity"]["settings"])
     form = ImageForm(**record["images"])
     networks = {}
-    for name, expected in record["sha256"].items():
-        path = folder / f"{name}.safetensors"
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise files.DamagedError(f"{path} cannot be read ({error.strerror})") from error
-        if files.sha256(content) != expected:
-            raise files.DamagedError(
-                f"{path} is damaged or not the file of its record (SHA-256 {files.sha256(content)[:12]}…, "
-                f"recorded {expected[:12]}…)"
-            )
+    for name in record["sha256"]:
         try:
             networks[name] = family.NETWORKS[name](settings, form).eval()
-            networks[name].load_state_dict(load_tensors(content))
-        except (SafetensorError, RuntimeError, KeyError) as error:
-            reason = str(error).split("\n")[0]
-            raise InputError(f"{path} does not hold the weights of its network ({reason})") from error
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"no network {name!r} can be built from the record in {folder} ({error})") from error
+        records.give_weights(networks[name], record, folder, name)
     return Pretrained(str(source), networks, settings, record)
 
 
@@ -155,6 +143,11 @@ def _measure(trained: Pretrained, networks: Mapping[str, nn.Module]) -> dict[str
         raise InputError(
             f"the pictures of {trained.settings.data} differ from those of the record (SHA-256 {found[:12]}…, "
             f"recorded {identity['data_sha256'][:12]}…): its numbers cannot be compared"
+        )
+    if (judges := judged_by(prepared)) != trained.record.get("judged_by", {}):
+        raise InputError(
+            f"the run was judged by {trained.record.get('judged_by', {})}, and here it would be by {judges}: "
+            "its numbers cannot be compared"
         )
     return family.measure(trained.settings, prepared, networks)
 

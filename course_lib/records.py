@@ -5,15 +5,20 @@ import subprocess
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, NotRequired, TypeVar
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from torch import nn
 from typing_extensions import TypedDict
 
 from course_lib import __version__, files
+from course_lib.errors import InputError
 from course_lib.files import DamagedError
 
 FILE_NAME = "record.json"
+WEIGHTS = Path(__file__).parent / "weights"  # what comes with the package, one folder for each name
 LIBRARIES = ("torch", "torchvision", "accelerate", "numpy", "scikit-learn")
 T = TypeVar("T")
 checked = with_config(ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
@@ -64,7 +69,8 @@ class Record(TypedDict):
     """All that is kept of a run besides its weights: `sha256` has the hash of each file of weights.
 
     Metrics are those of the last epoch, accuracies in fractions; `history` has a line of means for each report of each
-    training; `earlier_versions` is empty unless the run was continued under other versions.
+    training; `earlier_versions` is empty unless the run was continued under other versions; `judged_by`, where it is
+    there, has the hash of each network that metrics were measured by.
     """
 
     identity: Identity
@@ -75,6 +81,7 @@ class Record(TypedDict):
     seconds: float
     environment: Environment
     earlier_versions: list[Versions]
+    judged_by: NotRequired[dict[str, str]]
     sha256: Annotated[dict[str, str], Field(min_length=1)]
 
 
@@ -113,6 +120,30 @@ def read_as(kind: type[T], path: Path) -> T:
         raise DamagedError(f"{path} is not what it should be ({where}: {first['msg']})") from error
 
 
+def give_weights(network: nn.Module, record: Record, folder: Path, name: str) -> None:
+    """Give a network the weights NAME.safetensors that a run left in a folder beside its record.
+
+    Nothing is unpickled: the file is first compared with the hash in the record, then read as safetensors.
+
+    Raises:
+        InputError: the file is missing, damaged, not the one of the record, or does not fit the network.
+    """
+    path, expected = folder / f"{name}.safetensors", record["sha256"][name]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedError(f"{path} cannot be read ({error.strerror})") from error
+    if (found := files.sha256(content)) != expected:
+        raise DamagedError(
+            f"{path} is damaged or not the file of its record (SHA-256 {found[:12]}…, recorded {expected[:12]}…)"
+        )
+    try:
+        network.load_state_dict(load_tensors(content))
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"{path} does not hold the weights of its network ({reason})") from error
+
+
 def versions() -> Versions:
     """Name the versions, the processor's kind and the git revision that a run was made with.
 
@@ -127,13 +158,16 @@ def versions() -> Versions:
 
 
 def differences(found: Mapping[str, float], recorded: dict[str, float], *, tolerance: float) -> list[str]:
-    """List the metrics that are missing or further than `tolerance` from the record, each as one line."""
+    """List the metrics that are missing or further than `tolerance` from the record, each as one line.
+
+    Of what is larger than 1 the tolerance is a share: of a distance of 3, three times as much.
+    """
     lines = []
     for key, value in recorded.items():
         if key not in found:
             lines.append(f"{key}: not measured, recorded {value:.4f}")
-        elif not abs(found[key] - value) <= tolerance:
-            lines.append(f"{key}: measured {found[key]:.4f}, recorded {value:.4f}, tolerance {tolerance:g}")
+        elif not abs(found[key] - value) <= (allowed := tolerance * max(1.0, abs(value))):
+            lines.append(f"{key}: measured {found[key]:.4f}, recorded {value:.4f}, tolerance {allowed:g}")
     return lines
 
 

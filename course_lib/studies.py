@@ -156,6 +156,7 @@ REMEDIES = {
     "5 D steps": {"discriminator_steps": 5},
     "unrolled D, 5 steps": {"unrolled_steps": 5, "unrolled_rate": 0.03},
 }
+JUDGE_OF_DIGITS, JUDGE_OF_MNIST = (Run("classifier", scale, seed=0) for scale in ("quick", "full"))
 ON_MNIST = tuple(Run("ssgan", "full", seed) for seed in range(5))
 STUDIES = {
     "label_budget": Study(
@@ -188,6 +189,15 @@ STUDIES = {
         ships={
             "ssgan_mnist_1000": Shipped(ON_MNIST[0], ("discriminator", "generator")),
             "baseline_mnist_1000": Shipped(ON_MNIST[0], ("baseline",)),
+        },
+    ),
+    "judges": Study(
+        question="How often are the classifiers right that generators are judged by?",
+        columns={"test_accuracy": Column("accuracy, %", factor=100)},
+        runs=(JUDGE_OF_DIGITS, JUDGE_OF_MNIST),
+        ships={
+            "classifier_digits": Shipped(JUDGE_OF_DIGITS, ("classifier",)),
+            "classifier_mnist": Shipped(JUDGE_OF_MNIST, ("classifier",)),
         },
     ),
     "remedies": Study(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from course_lib.data.augment import BACKGROUND, RandomAffine
+from course_lib.data.augment import BACKGROUND, DifferentiableAugmentation, RandomAffine, mirrored_at_random
 
 
 def bright_pixel(row, column, *, side=9, batch=64):
@@ -122,3 +122,93 @@ def test_a_seed_gives_the_pictures_that_the_first_version_gave(amounts, middle_r
     torch.manual_seed(0)
     moved = RandomAffine(**amounts)(torch.linspace(-1, 1, 50).reshape(2, 1, 5, 5))
     assert torch.allclose(moved[:, 0, 2, 1:4].flatten(), torch.tensor(middle_rows), atol=1e-4)
+
+
+# ── Differentiable augmentation ──────────────────────────────────────────────────────────────────────────────────
+
+FOR_FEW = DifferentiableAugmentation(colour=True, translation=1 / 8, cutout=1 / 2)
+
+
+def test_a_policy_of_nothing_changes_nothing():
+    images = torch.rand(5, 3, 8, 8) * 2 - 1
+    assert torch.equal(DifferentiableAugmentation()(images), images)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_gradient_reaches_the_pixels_that_are_still_seen(channels):
+    torch.manual_seed(0)
+    images = (torch.rand(50, channels, 16, 16) * 2 - 1).requires_grad_()
+    FOR_FEW(images).square().sum().backward()
+    reached = (images.grad != 0).float().mean((1, 2, 3))
+    assert images.grad.isfinite().all() and (reached > 0.5).all()
+
+
+def test_the_gradient_is_that_of_the_change_itself():
+    images = torch.rand(3, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+
+    def change(pixels):
+        torch.manual_seed(1)
+        return FOR_FEW(pixels)
+
+    assert torch.autograd.gradcheck(change, (images,))
+
+
+def test_every_picture_has_random_amounts_of_its_own_and_one_for_all_its_pixels():
+    torch.manual_seed(0)
+    grey = torch.full((400, 3, 8, 8), 0.25)  # without saturation and contrast: only brightness shows
+    changed = DifferentiableAugmentation(colour=True)(grey)
+    assert (changed.amax((1, 2, 3)) - changed.amin((1, 2, 3))).max() < 1e-5
+    brightness = changed[:, 0, 0, 0] - 0.25
+    assert brightness.unique().numel() == 400
+    assert brightness.min() < -0.45 and brightness.max() > 0.45 and brightness.mean().abs() < 0.05
+
+
+def test_contrast_and_saturation_keep_the_means_that_they_are_taken_from():
+    torch.manual_seed(0)
+    images = torch.rand(500, 3, 8, 8) * 2 - 1
+    changed = DifferentiableAugmentation(colour=True)(images)
+    brightness = changed.mean((1, 2, 3)) - images.mean((1, 2, 3))
+    assert brightness.abs().max() <= 0.5 + 1e-5
+    greys = [(x.mean(1) - x.mean((1, 2, 3))[:, None, None]).flatten(1) for x in (images, changed)]
+    contrast = (greys[0] * greys[1]).sum(1) / greys[0].square().sum(1)
+    assert 0.5 <= contrast.min() < 0.55 and 1.45 < contrast.max() <= 1.5 + 1e-4
+    assert torch.allclose(greys[1], contrast[:, None] * greys[0], atol=1e-5)
+    colours = [(x - x.mean(1, keepdim=True)).flatten(1) for x in (images, changed)]
+    both = (colours[0] * colours[1]).sum(1) / colours[0].square().sum(1)
+    assert ((both / contrast) < 2 + 1e-4).all() and (both / contrast).min() < 0.05 and (both / contrast).max() > 1.9
+
+
+def test_a_translation_moves_what_is_there_and_lets_grey_in():
+    torch.manual_seed(0)
+    moved = DifferentiableAugmentation(translation=0.25)(bright_pixel(4, 4, side=8, batch=3000) + 1)  # background 0
+    assert ((moved == 2).sum((1, 2, 3)) == 1).all() and ((moved == 0) | (moved == 2)).all()
+    rows, columns = (moved[:, 0] == 2).nonzero()[:, 1:].T
+    for position in (rows, columns):
+        counts = torch.bincount(position - 2, minlength=5)
+        assert len(counts) == 5 and (counts / 3000 - 0.2).abs().max() < 0.03
+    entered = DifferentiableAugmentation(translation=0.25)(torch.ones(200, 2, 8, 8))
+    assert set(entered.unique().tolist()) == {0.0, 1.0} and torch.equal(entered[:, 0], entered[:, 1])
+
+
+def test_the_hole_is_a_square_that_may_lie_over_the_edge():
+    torch.manual_seed(0)
+    holed = DifferentiableAugmentation(cutout=0.5)(torch.ones(3000, 1, 8, 8))
+    hidden = holed[:, 0] == 0
+    heights, widths = hidden.any(2).sum(1), hidden.any(1).sum(1)
+    assert torch.equal(hidden.sum((1, 2)), heights * widths)
+    assert heights.max() == widths.max() == 4 and heights.min() == widths.min() == 2
+    assert hidden.float().mean(0).max() - hidden.float().mean(0).min() < 0.2  # no place is spared
+
+
+@pytest.mark.parametrize("field", ["translation", "cutout"])
+def test_a_share_beyond_1_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field}\n.*less than or equal to 1"):
+        DifferentiableAugmentation(**{field: 1.5})
+
+
+def test_about_half_of_the_pictures_are_mirrored_left_to_right():
+    torch.manual_seed(0)
+    images = torch.arange(12.0).reshape(1, 1, 3, 4).expand(1000, 1, 3, 4)
+    mirrored = mirrored_at_random(images)
+    turned = (mirrored == images.flip(3)).all(3).all(2).all(1)
+    assert torch.equal(mirrored[~turned], images[~turned]) and 0.45 < turned.float().mean() < 0.55

@@ -3,7 +3,13 @@ import torch
 from torch import nn
 
 from course_lib.errors import InputError
-from course_lib.models.blocks import Dropout, GaussianNoise, initialise_from_data, weight_normalised
+from course_lib.models.blocks import (
+    Augmented,
+    Dropout,
+    GaussianNoise,
+    initialise_from_data,
+    weight_normalised,
+)
 
 
 def test_noise_has_the_given_spread_and_only_while_training():
@@ -60,3 +66,11 @@ def test_weight_normalisation_keeps_one_length_per_output():
     with torch.no_grad():
         layer.parametrizations.weight.original0.fill_(2.0)
     assert torch.allclose(layer.weight.flatten(1).norm(dim=1), torch.full((4,), 2.0))
+
+
+def test_an_augmented_network_sees_changed_images_while_training_and_lets_gradients_through():
+    network = Augmented(nn.Flatten(), lambda images: 3 * images + 1)
+    images = torch.ones(2, 1, 2, 2, requires_grad=True)
+    assert (network(images) == 4).all() and (network.eval()(images) == 1).all()
+    network.train()(images).sum().backward()
+    assert (images.grad == 3).all()

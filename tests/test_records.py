@@ -64,3 +64,12 @@ def test_versions_are_plain_json_and_names_the_versions():
     place = json.loads(json.dumps(records.versions()))
     assert place["versions"].keys() >= {"course-lib", "torch", "accelerate"}
     assert place["git_revision"] is None or len(place["git_revision"].rstrip("+")) == 40
+
+
+def test_of_what_is_larger_than_1_the_tolerance_is_a_share():
+    recorded = {"distance": 20.0, "accuracy": 0.9}
+    assert not records.differences({"distance": 20.015, "accuracy": 0.9005}, recorded, tolerance=0.001)
+    assert records.differences({"distance": 20.025, "accuracy": 0.902}, recorded, tolerance=0.001) == [
+        "distance: measured 20.0250, recorded 20.0000, tolerance 0.02",
+        "accuracy: measured 0.9020, recorded 0.9000, tolerance 0.001",
+    ]

@@ -1,9 +1,10 @@
 """Fetch data files once, check them always, and say plainly what went wrong: the only file that uses the network."""
 
 import gzip
-import hashlib
 import os
+import shutil
 import sys
+import tarfile
 import time
 import zlib
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from course_lib.errors import InputError
-from course_lib.files import DamagedError
+from course_lib.files import DamagedError, sha256_of
 
 BLOCK_BYTES = 1 << 16
 SILENT_SECONDS = 30  # a mirror that sends nothing for so long is given up,
@@ -53,9 +54,10 @@ class _ContinuationError(_MirrorError):
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A gzip'ed file as it is published, and the addresses it may come from, best first.
+    """A gzip'ed file or folder as it is published, and the addresses it may come from, best first.
 
-    Sizes are exact, in bytes, and sums are SHA-256 in hexadecimal: of the archive, and of what it unpacks to.
+    Sizes are exact, in bytes, and sums are SHA-256 in hexadecimal: of the archive, and of what it unpacks to. A folder
+    has no such sum: there the name is that of the folder, and the archive is one of tar's.
     """
 
     name: str
@@ -63,8 +65,8 @@ class RemoteFile:
     sha256: str
     urls: tuple[str, ...]
     unpacked_name: str
-    unpacked_bytes: int
-    unpacked_sha256: str
+    unpacked_bytes: int = 0
+    unpacked_sha256: str = ""
 
 
 def _idx(
@@ -118,6 +120,17 @@ FASHION_MNIST_FILES: tuple[RemoteFile, ...] = (
          10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"),
 )
 # fmt: on
+# Size and sum are those of TensorFlow Datasets (url_checksums/tf_flowers.txt); unrelated projects list the same.
+FLOWER_PHOTOS = RemoteFile(
+    name="flower_photos.tgz",
+    size_bytes=228_813_984,
+    sha256="4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c",
+    urls=(
+        "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",
+        "http://download.tensorflow.org/example_images/flower_photos.tgz",
+    ),
+    unpacked_name="flower_photos",
+)
 
 
 def obtain(file: RemoteFile, folder: Path) -> Path:
@@ -144,6 +157,33 @@ def obtain(file: RemoteFile, folder: Path) -> Path:
             tqdm.write(f"{path} is not the published file: {fault}. Unpacking it again", file=sys.stderr)
     fetch(file, folder)
     return unpack(file, folder)
+
+
+def obtain_folder(file: RemoteFile, folder: Path) -> Path:
+    """Return the path of the unpacked folder in the folder; a missing one is downloaded and unpacked.
+
+    One that is there is taken as it is: its files may have been made smaller, say.
+
+    Raises:
+        DownloadError: as for `fetch`, or the archive is damaged or holds no such folder.
+        DiskError: the disk refused; says where and why.
+    """
+    target, part = folder / file.unpacked_name, folder / f"{file.unpacked_name}.part"
+    with _disk(target):
+        if target.is_dir():
+            return target
+    archive = fetch(file, folder)
+    with _disk(part), _alone(target):
+        if not target.is_dir():  # unless the process we waited for has done it
+            try:
+                with tarfile.open(archive, "r:gz") as source:
+                    source.extractall(part, filter="data")  # nothing outside the folder, no links, no devices
+                (part / file.unpacked_name).replace(target)
+            except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
+                raise DownloadError(f"{archive} is damaged ({error}): delete it and run again") from error
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    return target
 
 
 def fetch(file: RemoteFile, folder: Path) -> Path:
@@ -348,16 +388,11 @@ def _flush(out: BinaryIO) -> None:
     os.fsync(out.fileno())
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as source:
-        return hashlib.file_digest(source, "sha256").hexdigest()
-
-
 def _fault(path: Path, size_bytes: int, sha256: str) -> str:
     """Say how a file differs from the one that is published; nothing if it does not."""
     if not path.is_file():
         return "it is missing"
     if (size := path.stat().st_size) != size_bytes:
         return f"it has {size} bytes, expected {size_bytes}"
-    found = _sha256(path)
+    found = sha256_of(path)
     return "" if found == sha256 else f"it has SHA-256 {found}, expected {sha256}"

@@ -5,6 +5,8 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,12 +20,25 @@ from torch import Tensor
 from torchvision.datasets import MNIST, FashionMNIST
 from torchvision.transforms.v2 import functional as transforms
 
-from course_lib.data.download import FASHION_MNIST_FILES, MNIST_FILES, DownloadError, RemoteFile, obtain
+from course_lib.data import drawn
+from course_lib.data.download import (
+    FASHION_MNIST_FILES,
+    FLOWER_PHOTOS,
+    MNIST_FILES,
+    DownloadError,
+    RemoteFile,
+    obtain,
+    obtain_folder,
+)
+from course_lib.data.folder import MEMORY_LIMIT_MB, Skipped, read
 from course_lib.errors import InputError
 
 DIGITS_TEST_IMAGES = 500
+DRAWN_TRAIN_IMAGES, DRAWN_TEST_IMAGES = 2000, 500
+FOLDER = "folder:"
 RESIZED_BYTES = 1 << 30  # all pictures of a data set may take so much: 123 px of MNIST, 772 px of the digits
 RESIZED_AT_ONCE_BYTES = 1 << 22
+HASHED_AT_ONCE = 64
 
 
 class ImageForm(NamedTuple):
@@ -36,7 +51,11 @@ class ImageForm(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageData:
-    """Images as uint8 tensors (n, channels, height, width), 0 to 255, and labels as int64 tensors (n,)."""
+    """Images as uint8 tensors (n, channels, height, width), 0 to 255, and labels as int64 tensors (n,).
+
+    What was skipped is there where the images come from a folder. Those of a large one lie in a file, and their tensors
+    are views of it: take batches, for whatever changes or copies all of them takes memory for all of them.
+    """
 
     name: str
     train_images: UInt8[Tensor, "train channels height width"]
@@ -44,6 +63,7 @@ class ImageData:
     test_images: UInt8[Tensor, "test channels height width"]
     test_labels: Int[Tensor, " test"]
     class_names: tuple[str, ...]
+    skipped: tuple[Skipped, ...] = ()
 
     @property
     def form(self) -> ImageForm:
@@ -66,7 +86,8 @@ class ImageData:
         digest = hashlib.sha256()
         for part in (self.train_images, self.train_labels, self.test_images, self.test_labels):
             digest.update(str(tuple(part.shape)).encode())
-            digest.update(part.contiguous().numpy().tobytes())
+            for some in part.split(HASHED_AT_ONCE):
+                digest.update(some.contiguous().numpy().reshape(-1))
         return digest.hexdigest()
 
 
@@ -126,39 +147,100 @@ def fashion_mnist() -> ImageData:
     return _from_idx_files("fashion_mnist", FashionMNIST, FASHION_MNIST_FILES)
 
 
-SOURCES: dict[str, Callable[[], ImageData]] = {"digits": digits, "mnist": mnist, "fashion_mnist": fashion_mnist}
+def flowers(*, side_px: int = 64, memory_limit_mb: float = MEMORY_LIMIT_MB) -> ImageData:
+    """Load TensorFlow's 3,670 photos of daisies, dandelions, roses, sunflowers and tulips, squeezed into squares.
 
-
-def load(name: str, *, side_px: int | None = None, validation: int = 0) -> ImageData:
-    """Load a data set by its name.
-
-    Args:
-        side_px: resize the images to this side; None leaves them as they are. Together they may take at most
-            RESIZED_BYTES, one byte for each pixel and channel.
-        validation: set so many training images aside, always the same ones, and let them take the place of the test
-            images: so settings can be chosen without a look at those. Every class loses the same share.
+    They are read from `COURSE_DATA`/flower_photos as from any folder (see `folder.read`), and downloaded, 218 MB,
+    where that is missing. Every tenth photo of a class is a test image: nobody published a split.
 
     Raises:
-        InputError: no source has this name, or the side or the number cannot be.
+        InputError: the photos are not there and cannot be had, or the side cannot be.
+
+    Source: The TensorFlow Team (2019), Flowers; CC BY 2.0, the authors are listed in the archive's LICENSE.txt.
     """
-    if name not in SOURCES:
-        raise InputError(f"data {name!r} is unknown: use {', '.join(SOURCES)}")
-    data = SOURCES[name]()
+    try:
+        photos = obtain_folder(FLOWER_PHOTOS, data_root())
+    except DownloadError as error:
+        raise InputError(
+            f"flowers needs the folder flower_photos, with a folder of photos for each class, in {data_root()}: {error}"
+        ) from error
+    return ImageData("flowers", *read(photos, side_px, crop=False, memory_limit_mb=memory_limit_mb))
+
+
+def petals(*, side_px: int = 16) -> ImageData:
+    """Draw 2,000 training and 500 test images of flowers; the class is the number of petals (see `drawn.petals`)."""
+    return _drawn("petals", drawn.petals, drawn.PETAL_CLASSES, side_px)
+
+
+def apples(*, side_px: int = 16) -> ImageData:
+    """Draw 2,000 training and 500 test images of apples; the class is the colour (see `drawn.apples`)."""
+    return _drawn("apples", drawn.apples, drawn.APPLE_CLASSES, side_px)
+
+
+# A source that takes a side makes its images for it; those of the others are resized.
+SOURCES: dict[str, Callable[..., ImageData]] = {
+    "digits": digits,
+    "mnist": mnist,
+    "fashion_mnist": fashion_mnist,
+    "flowers": flowers,
+    "petals": petals,
+    "apples": apples,
+}
+
+
+def from_folder(folder: Path, *, side_px: int = 64, memory_limit_mb: float = MEMORY_LIMIT_MB) -> ImageData:
+    """Load the JPEG and PNG files of a folder, cropped to squares; for all that is done to them see `folder.read`.
+
+    Raises:
+        InputError: as for `folder.read`.
+    """
+    return ImageData(f"{FOLDER}{folder}", *read(folder, side_px, memory_limit_mb=memory_limit_mb))
+
+
+def load(
+    name: str | Path, *, side_px: int | None = None, validation: int = 0, memory_limit_mb: float = MEMORY_LIMIT_MB
+) -> ImageData:
+    """Load a data set by its name, or a folder of pictures as `folder:PATH` or by its Path.
+
+    Args:
+        side_px: the side of the images; None leaves them as they are, photos 64 and drawn ones 16. Those that are not
+            in a folder may together take at most RESIZED_BYTES, one byte for each pixel and channel.
+        validation: set so many training images aside, always the same ones, and let them take the place of the test
+            images: so settings can be chosen without a look at those. Every class loses the same share.
+        memory_limit_mb: pictures of a folder that take more million bytes than this stay in a file (see
+            `folder.read`); then none can be set aside.
+
+    Raises:
+        InputError: no source has this name, or the folder, the side or the number cannot be.
+    """
+    source = _source(name)
+    given = {"side_px": side_px, "memory_limit_mb": memory_limit_mb}
+    taken = signature(source).parameters
+    data = source(**{key: value for key, value in given.items() if key in taken and value is not None})
     if validation:
+        if "memory_limit_mb" in taken and data.train_images.nbytes > memory_limit_mb * 1e6:
+            raise InputError(
+                f"validation={validation} would copy {data.train_images.nbytes / 1e6:,.0f} MB of training images, more "
+                f"than memory_limit_mb={memory_limit_mb:g}: raise the limit, or use a smaller side_px"
+            )
         data = _with_validation(data, validation)
     if side_px is None or side_px == data.side_px:
         return data
-    if side_px < 1:
-        raise InputError(f"side_px={side_px} is no size of a picture: use a positive number of pixels")
-    channels = data.channels * (len(data.train_images) + len(data.test_images))
-    if (needed := channels * side_px**2) > RESIZED_BYTES:
-        raise InputError(
-            f"side_px={side_px} would make {data.name} {needed:,} bytes large, at most {RESIZED_BYTES:,} are allowed: "
-            f"use at most {math.isqrt(RESIZED_BYTES // channels)}"
-        )
+    _check_side(data.name, side_px, data.channels * (len(data.train_images) + len(data.test_images)))
     return replace(
         data, train_images=_resized(data.train_images, side_px), test_images=_resized(data.test_images, side_px)
     )
+
+
+def _source(name: str | Path) -> Callable[..., ImageData]:
+    if isinstance(name, str) and not name.startswith(FOLDER):
+        if name not in SOURCES:
+            raise InputError(f"data {name!r} is unknown: use {', '.join(SOURCES)}, or {FOLDER}PATH")
+        return SOURCES[name]
+    path = str(name).removeprefix(FOLDER) if isinstance(name, str) else name
+    if path == "":
+        raise InputError(f"{FOLDER} names no folder: use {FOLDER}PATH with the path of a folder of JPEG or PNG files")
+    return partial(from_folder, Path(path))
 
 
 def _resized(
@@ -173,12 +255,35 @@ def _resized(
     return resized
 
 
+def _check_side(name: str, side_px: int, channels: int) -> None:
+    if side_px < 1:
+        raise InputError(f"side_px={side_px} is no size of a picture: use a positive number of pixels")
+    if (needed := channels * side_px**2) > RESIZED_BYTES:
+        raise InputError(
+            f"side_px={side_px} would make {name} {needed:,} bytes large, at most {RESIZED_BYTES:,} are allowed: "
+            f"use at most {math.isqrt(RESIZED_BYTES // channels)}"
+        )
+
+
+def _drawn(name: str, draw: Callable[..., drawn.Drawn], class_names: tuple[str, ...], side_px: int) -> ImageData:
+    count, train = DRAWN_TRAIN_IMAGES + DRAWN_TEST_IMAGES, DRAWN_TRAIN_IMAGES
+    _check_side(name, side_px, 3 * count)
+    images, labels = draw(count, side_px=side_px)
+    return ImageData(name, images[:train], labels[:train], images[train:], labels[train:], class_names)
+
+
 def _with_validation(data: ImageData, count: int) -> ImageData:
     images, labels = data.train_images, data.train_labels
     if not data.classes <= count <= len(labels) - data.classes:
         raise InputError(
             f"validation={count} of {len(labels)} training images cannot be set aside: "
             f"use {data.classes} to {len(labels) - data.classes}"
+        )
+    smallest = int(torch.bincount(labels, minlength=data.classes).argmin())
+    if (found := int((labels == smallest).sum())) < 2:
+        raise InputError(
+            f"validation={count} takes from every class, but {data.class_names[smallest]!r} has {found} training images: "
+            "put more into that class"
         )
     stay, aside = train_test_split(np.arange(len(labels)), test_size=count, random_state=0, stratify=labels.numpy())
     return replace(

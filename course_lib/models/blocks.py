@@ -1,6 +1,7 @@
 """Parts that several networks share."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -107,3 +108,23 @@ def initialise_from_data(
     network(images)
     for hook in hooks:
         hook.remove()
+
+
+class Augmented(nn.Module):
+    """A network that sees its images through a random change, while training.
+
+    Around a GAN's discriminator it changes real and generated images alike, and the
+    generator's gradient passes through the change.
+    """
+
+    def __init__(
+        self, network: nn.Module, augmentation: Callable[[Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.augmentation = augmentation
+
+    def forward(
+        self, images: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch *outputs"]:
+        return self.network(self.augmentation(images) if self.training else images)

@@ -22,7 +22,7 @@ class Classifier(nn.Module):
     """Turn images with pixels in [-1, 1] into class logits.
 
     Three convolutions, each but the first on small pictures halving the side, then a
-    dense layer of 256 features and one logit per class. Noise on the input, dropout
+    dense layer of features and one logit per class. Noise on the input, dropout
     between the layers and weight normalisation keep the network from learning a
     handful of labelled images by heart. It holds no batch statistics: what it says
     about an image does not depend on the images beside it, so labelled, unlabelled
@@ -34,6 +34,9 @@ class Classifier(nn.Module):
             [-1, 1].
         dropout: probability of dropping a number after the second and third
             convolution; half of it after the first.
+        width: channels of the first convolution; the second has twice, the third
+            four times as many.
+        features: outputs of the dense layer.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class Classifier(nn.Module):
         classes: int,
         noise_std: float,
         dropout: float,
+        width: int = 32,
+        features: int = 256,
     ) -> None:
         super().__init__()
         if side_px < 8:
@@ -59,24 +64,26 @@ class Classifier(nn.Module):
         self.layers = nn.Sequential(
             GaussianNoise(noise_std),
             weight_normalised(
-                nn.Conv2d(channels, 32, kernel, stride, padding=kernel // 2)
+                nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2)
             ),
             nn.LeakyReLU(LEAK),
             Dropout(dropout / 2),
-            weight_normalised(nn.Conv2d(32, 64, 3, stride=2, padding=1)),
+            weight_normalised(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)),
             nn.LeakyReLU(LEAK),
             Dropout(dropout),
-            weight_normalised(nn.Conv2d(64, 128, 3, stride=2, padding=1)),
+            weight_normalised(
+                nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1)
+            ),
             nn.LeakyReLU(LEAK),
             nn.Flatten(),
             Dropout(dropout),
-            weight_normalised(nn.Linear(128 * side * side, 256)),
+            weight_normalised(nn.Linear(4 * width * side * side, features)),
             nn.LeakyReLU(LEAK),
         )
-        self.head = weight_normalised(nn.Linear(256, classes))
+        self.head = weight_normalised(nn.Linear(features, classes))
 
     def forward(
         self, images: Float[Tensor, "batch channels side side"]
     ) -> ClassifierOutput:
-        features = self.layers(images)  # (batch, 256)
+        features = self.layers(images)  # (batch, features)
         return ClassifierOutput(self.head(features), features)

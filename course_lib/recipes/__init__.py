@@ -16,10 +16,10 @@ from typing import Any
 from course_lib import records, runtime
 from course_lib.data.augment import RandomAffine
 from course_lib.errors import InputError
-from course_lib.recipes import semi_supervised, toy_gan
+from course_lib.recipes import classifier, dcgan, semi_supervised, toy_gan
 from course_lib.recipes.run_folder import check_free, open_run_folder
 from course_lib.recipes.settings import change
-from course_lib.recipes.shared import Data, Family, Outcome
+from course_lib.recipes.shared import Family, Outcome, Prepared, judged_by
 
 logger = logging.getLogger(__name__)
 LARGEST_SEED = 2**32 - 1  # NumPy takes no larger one
@@ -78,6 +78,96 @@ RECIPES = {
             average=0.998,
             checkpoint_steps=1000,
             sample_steps=1000,
+            precision="auto",
+            threads=None,
+        ),
+    ),
+    "classifier": Recipe(
+        summary="a small classifier that has every label: the judge of the generators",
+        family=classifier,
+        quick=classifier.Settings(
+            data="digits",
+            epochs=40,
+            augmentation=RandomAffine(shift_px=1.0, rotation_degrees=10.0, stretch=0.1),
+            checkpoint_steps=500,
+        ),
+        full=classifier.Settings(
+            data="mnist",
+            epochs=20,
+            augmentation=RandomAffine(shift_px=2.0, rotation_degrees=10.0, stretch=0.1, slant=0.1),
+            checkpoint_steps=1000,
+        ),
+    ),
+    "dcgan": Recipe(
+        summary="a convolutional GAN on digits, or on a folder of your own pictures",
+        family=dcgan,
+        quick=dcgan.Settings(
+            data="digits",
+            epochs=60,
+            batch=64,
+            generator_rate=1e-3,
+            discriminator_rate=1e-3,
+            average=0.99,
+            hold=0.5,
+            real_target=0.9,
+            generator_width=32,
+            discriminator_width=32,
+            checkpoint_steps=200,
+            sample_steps=100,
+            precision="float32",  # so that the outputs stored in the notebooks hold everywhere
+            threads=1,
+        ),
+        full=dcgan.Settings(
+            data="mnist",
+            epochs=12,
+            batch=64,
+            generator_rate=2e-3,
+            discriminator_rate=2e-3,
+            average=0.998,
+            hold=0.2,
+            real_target=0.9,
+            latent_dim=64,
+            checkpoint_steps=1000,
+            sample_steps=1000,
+            precision="auto",
+            threads=None,
+        ),
+    ),
+    "dcgan_flowers": Recipe(
+        summary="the same on flowers in colour, as MathWorks' example has it",
+        family=dcgan,
+        quick=dcgan.Settings(
+            data="petals",
+            side_px=16,
+            epochs=30,
+            batch=64,
+            kernel=5,
+            generator_rate=1e-3,
+            discriminator_rate=1e-3,
+            average=0.99,
+            mirror=True,
+            real_target=0.9,
+            generator_width=16,
+            discriminator_width=16,
+            checkpoint_steps=200,
+            sample_steps=100,
+            precision="float32",
+            threads=1,
+        ),
+        full=dcgan.Settings(
+            data="flowers",
+            side_px=64,
+            epochs=500,
+            batch=128,
+            kernel=5,
+            generator_rate=2e-4,
+            discriminator_rate=2e-4,
+            average=0.0,
+            mirror=True,
+            flip_probability=0.35,
+            discriminator_dropout=0.5,
+            checkpoint_steps=280,
+            sample_steps=100,
             precision="auto",
             threads=None,
         ),
@@ -160,31 +250,32 @@ def run(
     )
     if out is None:
         logger.warning("nothing will be saved: name an output folder to keep the result")
-        return _record(identity, prepared.data, recipe.family.train(chosen, prepared, seed=seed), started)
+        return _record(identity, prepared, recipe.family.train(chosen, prepared, seed=seed), started)
     with open_run_folder(out, identity=identity, resume=resume) as folder:
         finished = folder.finished_record()
         if finished:
             last = sum(int(history[-1]["step"]) for history in finished["history"].values())
             return finished | {"resumed_from_step": last}
         outcome = recipe.family.train(chosen, prepared, seed=seed, folder=folder)
-        record = _record(identity, prepared.data, outcome, started) | {"earlier_versions": folder.earlier_versions}
+        record = _record(identity, prepared, outcome, started) | {"earlier_versions": folder.earlier_versions}
         if runtime.is_main_process():
             record["sha256"] = folder.save_weights(outcome.networks)
             records.write(record, out)
         return record
 
 
-def _record(identity: records.Identity, data: Data, outcome: Outcome, started: float) -> records.Record:
+def _record(identity: records.Identity, prepared: Prepared, outcome: Outcome, started: float) -> records.Record:
     fitted = outcome.fitted.values()
     seconds = time.perf_counter() - started + sum(one.earlier_seconds for one in fitted)
     return {
         "identity": identity,
-        "images": data.form._asdict(),
+        "images": prepared.data.form._asdict(),
         "metrics": outcome.metrics,
         "history": {name: one.history for name, one in outcome.fitted.items()},
         "resumed_from_step": sum(one.resumed_from_step for one in fitted),
         "seconds": round(seconds, 2),
         "environment": records.versions() | runtime.describe(),
         "earlier_versions": [],
+        **({"judged_by": found} if (found := judged_by(prepared)) else {}),
         "sha256": {},
     }

@@ -20,14 +20,13 @@ from course_lib.data.images import ImageData, ImageForm, load, to_unit_range
 from course_lib.data.labels import choose_labelled
 from course_lib.errors import InputError
 from course_lib.evaluation.accuracy import accuracy
-from course_lib.models.blocks import initialise_from_data
 from course_lib.models.classifier import Classifier
 from course_lib.models.semi_supervised_gan import Generator
 from course_lib.recipes import shared
 from course_lib.recipes.run_folder import RunFolder
 from course_lib.recipes.settings import CHECKED
 from course_lib.training.average import RunningAverage
-from course_lib.training.fit import Fitted, Training, fit, hold_then_fall
+from course_lib.training.fit import Fitted, Training, hold_then_fall
 from course_lib.training.samples import drawing, fixed_latents
 from course_lib.training.steps import (
     Players,
@@ -155,7 +154,7 @@ def train_baseline(
     """
     accelerator = runtime.start(seed, settings.precision, settings.threads)
     network = networks["baseline"](settings, data.form)
-    average = _initialise(network, settings, data)
+    average = shared.start_average(network, data, decay=settings.average)
     optimizer = shared.adam(network, settings)
     classifier, optimizer = accelerator.prepare(network, optimizer)
     labelled_batch = _labelled_batches(settings, data, labelled, seed)
@@ -190,7 +189,7 @@ def train_ssgan(
     """
     accelerator = runtime.start(seed, settings.precision, settings.threads)
     network = networks["discriminator"](settings, data.form)
-    average = _initialise(network, settings, data)
+    average = shared.start_average(network, data, decay=settings.average)
     generator = networks["generator"](settings, data.form)
     generator.to(memory_format=torch.channels_last)
     optimizers = [shared.adam(player, settings) for player in (generator, network)]
@@ -261,15 +260,6 @@ def sample(
     if "generator" not in networks:
         raise InputError(f"nothing here can draw: it holds {', '.join(networks)}, and no generator")
     return drawing(networks["generator"], fixed_latents(count, settings.latent_dim, seed))()
-
-
-def _initialise(network: nn.Module, settings: SemiSupervised, data: ImageData) -> RunningAverage:
-    """Set a classifier's first weights, and begin its average."""
-    some = torch.randperm(len(data.train_images))[:500]
-    initialise_from_data(network, to_unit_range(data.train_images[some]))
-    network.to(memory_format=torch.channels_last)  # convolutions on a CPU are about 1.5 times as fast
-    # Copied before Accelerate makes the network's forward pass one of mixed precision: scores are taken in float32.
-    return RunningAverage(network, settings.average, runtime.device())
 
 
 def _labelled_batches(
@@ -356,12 +346,5 @@ def _fit(
     folder: RunFolder | None,
     show: Callable[[int, Tensor], None] | None = None,
 ) -> Trained:
-    fitted = fit(
-        training,
-        accelerator,
-        checkpoints=folder.checkpoints(training.name) if folder else None,
-        checkpoint_steps=settings.checkpoint_steps,
-        resume=folder.resume if folder else False,
-        show=show,
-    )
+    fitted = shared.fit_in(folder, training, accelerator, settings.checkpoint_steps, show=show)
     return Trained(training.average.network.eval(), fitted)

@@ -1,18 +1,22 @@
 """What recipes of several families use."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
+from accelerate import Accelerator
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.optim import Adam
 
 from course_lib import runtime
 from course_lib.data.augment import RandomAffine
-from course_lib.data.images import ImageForm, to_unit_range
+from course_lib.data.images import ImageData, ImageForm, to_unit_range
 from course_lib.errors import InputError
+from course_lib.models.blocks import initialise_from_data
 from course_lib.recipes.run_folder import RunFolder
-from course_lib.training.fit import Fitted
+from course_lib.training.average import RunningAverage
+from course_lib.training.fit import Fitted, Training, fit
 
 
 class Outcome(NamedTuple):
@@ -38,6 +42,11 @@ class Prepared(Protocol):
     """The data of a run, and whatever else its family prepares."""
 
     data: Data
+
+
+def judged_by(prepared: Prepared) -> dict[str, str]:
+    """Return the SHA-256 of each network that a run is measured by, by its name; few families have any."""
+    return getattr(prepared, "judged_by", {})
 
 
 @runtime_checkable
@@ -76,6 +85,37 @@ class AdamSettings(Protocol):
 def adam(network: nn.Module, settings: AdamSettings) -> Adam:
     """Return the optimizer of a network."""
     return Adam(network.parameters(), lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
+
+
+def start_average(network: nn.Module, data: ImageData, *, decay: float) -> RunningAverage:
+    """Set the first weights of a weight-normalised network, and begin its average."""
+    some = torch.randperm(len(data.train_images))[:500]
+    initialise_from_data(network, to_unit_range(data.train_images[some]))
+    network.to(memory_format=torch.channels_last)  # convolutions on a CPU are about 1.5 times as fast
+    # Copied before Accelerate makes the network's forward pass one of mixed precision: scores are taken in float32.
+    return RunningAverage(network, decay, runtime.device())
+
+
+def fit_in(
+    folder: RunFolder | None,
+    training: Training,
+    accelerator: Accelerator,
+    checkpoint_steps: int,
+    *,
+    show: Callable[[int, Tensor], None] | None = None,
+) -> Fitted:
+    """Train with checkpoints in the folder of a run, from the newest one if the run is resumed; without one, save none.
+
+    `show` gets what the training draws, in place of the folder.
+    """
+    return fit(
+        training,
+        accelerator,
+        checkpoints=folder.checkpoints(training.name) if folder else None,
+        checkpoint_steps=checkpoint_steps,
+        resume=folder.resume if folder else False,
+        show=show or (folder.save_samples if folder else None),
+    )
 
 
 def check_batch(name: str, size: int) -> None:

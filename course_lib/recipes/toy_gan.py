@@ -4,7 +4,6 @@ A point is a picture of one pixel with two channels in the records' eyes: that i
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
@@ -21,17 +20,15 @@ from course_lib.data import toy
 from course_lib.data.images import ImageForm
 from course_lib.errors import InputError
 from course_lib.evaluation.detective import fresh_detective_accuracy
-from course_lib.losses import adversarial
-from course_lib.losses.adversarial import GAMES, Game
-from course_lib.losses.gradient_penalty import gradient_penalty, r1_penalty, r2_penalty
+from course_lib.losses.adversarial import GAMES
 from course_lib.models.mlp_gan import Discriminator, Generator
 from course_lib.recipes import shared
+from course_lib.recipes.game import PENALTIES, contradictions, game_of, penalty_of, refuse
 from course_lib.recipes.run_folder import RunFolder
 from course_lib.recipes.settings import CHECKED
-from course_lib.training.fit import Training, fit
+from course_lib.training.fit import Training
 from course_lib.training.samples import drawing, fixed_latents
 from course_lib.training.steps import (
-    Penalty,
     Players,
     discriminator_step,
     generator_step,
@@ -39,7 +36,6 @@ from course_lib.training.steps import (
 )
 
 SOURCES = {"ring": toy.ring, "grid": toy.grid}
-PENALTIES = ("gradient_penalty", "r1", "r1_r2")
 POINTS = 4096  # that a generator is judged by
 FAIR_SHARE = 0.1  # of the points that a mode should get: with fewer it does not count as covered
 REPORTS = 10
@@ -170,14 +166,7 @@ def train(
         draw=lambda: _picture(data, draw_points()),
         draw_steps=settings.sample_steps,
     )
-    fitted = fit(
-        training,
-        accelerator,
-        checkpoints=folder.checkpoints(training.name) if folder else None,
-        checkpoint_steps=settings.checkpoint_steps,
-        resume=folder.resume if folder else False,
-        show=show or (folder.save_samples if folder else None),
-    )
+    fitted = shared.fit_in(folder, training, accelerator, settings.checkpoint_steps, show=show)
     if folder is not None:
         curves = {
             "modes covered": [line["modes_covered"] / data.modes for line in fitted.history],
@@ -220,36 +209,6 @@ def sample(
     return torch.cat([_picture(data, some) for some in points.split(POINTS)])
 
 
-def game_of(settings: ToyGAN) -> Game:
-    """Return what the players minimise, with the labels flipped or smoothed as the settings say."""
-    game = GAMES[settings.game]
-    if settings.real_target < 1:
-        smoothed = partial(adversarial.smoothed_discriminator_loss, real_target=settings.real_target)
-        return replace(game, discriminator=smoothed)
-    if settings.flip_probability > 0:
-
-        def flipped(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-            chosen = torch.rand_like(real_logits) < settings.flip_probability
-            return adversarial.flipped_discriminator_loss(real_logits, fake_logits, chosen)
-
-        return replace(game, discriminator=flipped)
-    return game
-
-
-def penalty_of(settings: ToyGAN) -> Penalty | None:
-    """Return what is added to the discriminator's loss, if anything."""
-    weight = settings.penalty_weight
-    if settings.penalty == "gradient_penalty":
-        return partial(gradient_penalty, weight=weight)
-    if settings.penalty == "r1":
-        return lambda discriminator, real, fake: r1_penalty(discriminator, real, gamma=weight)
-    if settings.penalty == "r1_r2":
-        return lambda discriminator, real, fake: (
-            r1_penalty(discriminator, real, gamma=weight) + r2_penalty(discriminator, fake, gamma=weight)
-        )
-    return None
-
-
 def _step(
     settings: ToyGAN, data: toy.GaussianMixture, players: Players, backward: Callable[[Tensor], None]
 ) -> Callable[[int], dict[str, Tensor]]:
@@ -290,20 +249,10 @@ def _picture(data: toy.GaussianMixture, points: Float[Tensor, "points 2"]) -> Fl
 
 
 def _check(settings: ToyGAN) -> None:
-    labels_changed = settings.flip_probability > 0 or settings.real_target < 1
-    contradictions = {
-        f"penalty={settings.penalty!r} and penalty_weight={settings.penalty_weight:g} contradict each other: "
-        "a penalty needs a weight above 0, and a weight needs a penalty": (
-            (settings.penalty is None) != (settings.penalty_weight == 0)
-        ),
+    found = contradictions(settings) | {
         f"unrolled_steps={settings.unrolled_steps} and unrolled_rate={settings.unrolled_rate:g} contradict each other: "
         "unrolled steps need a rate above 0, and a rate needs steps": (
             (settings.unrolled_steps == 0) != (settings.unrolled_rate == 0)
-        ),
-        f"flip_probability={settings.flip_probability:g} and real_target={settings.real_target:g} are the same remedy "
-        "twice: use one": settings.flip_probability > 0 and settings.real_target < 1,
-        f"game={settings.game!r} has no labels to flip or to smooth: use minimax or non_saturating": (
-            labels_changed and settings.game not in ("minimax", "non_saturating")
         ),
         f"unrolled_steps={settings.unrolled_steps} look ahead without the penalty, which decides what the "
         "discriminator answers: use one of the two": settings.unrolled_steps > 0 and settings.penalty is not None,
@@ -315,6 +264,4 @@ def _check(settings: ToyGAN) -> None:
             runtime.processes() > 1
         ),
     }
-    for reason, found in contradictions.items():
-        if found:
-            raise InputError(reason)
+    refuse(found)

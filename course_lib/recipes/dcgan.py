@@ -1,0 +1,309 @@
+"""DCGAN on any pictures: the data sets of the course, or a folder of one's own."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from pydantic import Field
+from pydantic.dataclasses import dataclass as checked_dataclass
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.optim import Adam
+from torch.optim.swa_utils import update_bn
+
+from course_lib import plotting, runtime
+from course_lib.data.augment import DifferentiableAugmentation, mirrored_at_random
+from course_lib.data.batches import ShuffledIndices
+from course_lib.data.images import ImageData, ImageForm, load, to_unit_range
+from course_lib.errors import InputError
+from course_lib.evaluation.frechet import frechet_distance
+from course_lib.evaluation.judge import Judge, judge
+from course_lib.evaluation.scores import player_scores
+from course_lib.losses.adversarial import GAMES, Game
+from course_lib.models.blocks import Augmented
+from course_lib.models.dcgan import KERNELS, Discriminator, Generator
+from course_lib.recipes import shared
+from course_lib.recipes.game import PENALTIES, contradictions, game_of, penalty_of, refuse
+from course_lib.recipes.run_folder import RunFolder
+from course_lib.recipes.settings import CHECKED
+from course_lib.training.average import RunningAverage
+from course_lib.training.fit import Training, hold_then_fall
+from course_lib.training.samples import drawing, fixed_latents
+from course_lib.training.steps import Backward, Penalty, Players, adversarial_step
+
+SAMPLES = 25  # pictures that are drawn on the way, always from the same latents
+SETTLING = 2000  # latents that batch norm's statistics are taken from, once a generator is averaged
+REPORTS = 20
+AT_ONCE = 500  # pictures that are drawn or judged together: 10,000 would take gigabytes
+NORMS = ("batch", "spectral", "none")
+
+
+@checked_dataclass(frozen=True, kw_only=True, config=CHECKED)
+class DCGAN:
+    """The settings of a DCGAN. Each remedy is off where its setting is 0, 1 (`real_target`), false or not given.
+
+    The learning rates are constant for the part `hold` of the training and then fall to 0.
+    """
+
+    data: Annotated[str, Field(description="name of the data set, or folder:PATH for pictures of your own")]
+    epochs: Annotated[int, Field(ge=1, le=100_000, description="how often the pictures are seen")]
+    batch: Annotated[int, Field(ge=2, le=10_000, description="pictures of either kind in an update")]
+    generator_rate: Annotated[float, Field(ge=0, le=1, description="learning rate of Adam, for the generator")]
+    discriminator_rate: Annotated[float, Field(ge=0, le=1, description="learning rate of Adam, for the discriminator")]
+    average: Annotated[float, Field(ge=0, lt=1, description="decay of the running average of weights that is kept")]
+    checkpoint_steps: Annotated[int, Field(ge=1, description="updates between two checkpoints")]
+    sample_steps: Annotated[int, Field(ge=1, description="updates between two pictures of what the generator draws")]
+    precision: Annotated[runtime.Precision, Field(description="auto: bfloat16 where the hardware has it, else float32")]
+    threads: Annotated[int | None, Field(ge=1, le=1024, description="CPU threads; not given: as many as there are")]
+    side_px: Annotated[int | None, Field(ge=1, description="resize the pictures to so many pixels a side")] = None
+    validation: Annotated[
+        int, Field(ge=0, description="measure on so many training pictures set aside, not on the test pictures")
+    ] = 0
+    memory_limit_mb: Annotated[
+        float, Field(ge=0, description="pictures of a folder that take more million bytes stay in a file")
+    ] = 1000.0
+    latent_dim: Annotated[int, Field(ge=1, le=10_000, description="numbers in a latent vector")] = 100
+    kernel: Annotated[Literal[*KERNELS], Field(description="side of the kernels: 4 as DCGAN's, 5 as MathWorks'")] = 4
+    generator_width: Annotated[int, Field(ge=1, le=1024, description="the generator's maps at half of the side")] = 64
+    discriminator_width: Annotated[
+        int, Field(ge=1, le=1024, description="the discriminator's maps at half of the side")
+    ] = 64
+    discriminator_norm: Annotated[
+        Literal[*NORMS], Field(description="what keeps the discriminator's layers in bounds: batch or spectral norm")
+    ] = "batch"
+    discriminator_dropout: Annotated[
+        float, Field(ge=0, lt=1, description="share of the pixels dropped from what the discriminator sees")
+    ] = 0.0
+    mirror: Annotated[bool, Field(description="mirror half of the real pictures, left to right")] = False
+    differentiable_augmentation: Annotated[
+        DifferentiableAugmentation | None, Field(description="let the discriminator see all pictures unchanged")
+    ] = None
+    game: Annotated[Literal[*GAMES], Field(description="what the two players minimise")] = "non_saturating"
+    penalty: Annotated[
+        Literal[*PENALTIES] | None, Field(description="on the discriminator's slope; it needs a penalty weight")
+    ] = None
+    penalty_weight: Annotated[float, Field(ge=0, description="of the penalty: its lambda, or its gamma")] = 0.0
+    flip_probability: Annotated[
+        float, Field(ge=0, le=1, description='share of real pictures that are called "fake"')
+    ] = 0.0
+    real_target: Annotated[
+        float, Field(ge=0, le=1, description="what the discriminator shall say of real pictures")
+    ] = 1.0
+    beta1: Annotated[float, Field(ge=0, lt=1, description="Adam's decay of the mean gradient")] = 0.5
+    beta2: Annotated[float, Field(ge=0, lt=1, description="Adam's decay of the mean squared gradient")] = 0.999
+    hold: Annotated[float, Field(ge=0, le=1, description="part of the training with the full rate")] = 1.0
+
+
+Settings = DCGAN
+
+
+def _generator(settings: DCGAN, form: ImageForm) -> Generator:
+    return Generator(
+        channels=form.channels,
+        side_px=form.side_px,
+        latent_dim=settings.latent_dim,
+        width=settings.generator_width,
+        kernel=settings.kernel,
+    )
+
+
+def _discriminator(settings: DCGAN, form: ImageForm) -> Discriminator:
+    network = Discriminator(
+        channels=form.channels,
+        side_px=form.side_px,
+        width=settings.discriminator_width,
+        kernel=settings.kernel,
+        dropout=settings.discriminator_dropout,
+        batch_norm=settings.discriminator_norm == "batch",
+    )
+    if settings.discriminator_norm == "spectral":
+        for layer in network.layers:
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                spectral_norm(layer)
+    return network
+
+
+NETWORKS: Mapping[str, Callable[[DCGAN, ImageForm], nn.Module]] = {
+    "generator": _generator,
+    "discriminator": _discriminator,
+}
+
+
+class Prepared(NamedTuple):
+    """The pictures, and who judges those that a generator draws: None where nobody can."""
+
+    data: ImageData
+    judge: Judge | None
+
+    @property
+    def judged_by(self) -> dict[str, str]:
+        """The SHA-256 of the judge's weights, by the name under which they are shipped."""
+        return {f"classifier_{self.judge.data_name}": self.judge.sha256} if self.judge else {}
+
+
+def prepare(settings: DCGAN, *, seed: int) -> Prepared:
+    """Load the pictures.
+
+    Raises:
+        InputError: the data cannot be had, two settings contradict each other, or they do not fit the pictures.
+    """
+    penalised = f"penalty={settings.penalty!r} and discriminator_norm='batch' cannot go together: with batch norm no "
+    penalised += "picture has a slope of its own; use spectral or none"
+    normed = settings.penalty is not None and settings.discriminator_norm == "batch"
+    refuse(contradictions(settings) | {penalised: normed})
+    shared.check_batch("batch", settings.batch)
+    data = load(settings.data, side_px=settings.side_px, validation=settings.validation)
+    for build in NETWORKS.values():
+        build(settings, data.form)  # a network refuses a form that it cannot have
+    return Prepared(data, _judge(data))
+
+
+def train(
+    settings: DCGAN,
+    prepared: Prepared,
+    *,
+    seed: int,
+    folder: RunFolder | None = None,
+    show: Callable[[int, Tensor], None] | None = None,
+) -> shared.Outcome:
+    """Train both players; save pictures that the generator draws, and the curve of the players' scores.
+
+    The generator that is kept, drawn and measured is the running average, with batch norm's statistics taken anew.
+
+    `show` gets the pictures on the way, in place of the folder, and the number of updates made.
+    """
+    accelerator = runtime.start(seed, settings.precision, settings.threads)
+    generator, discriminator = (
+        build(settings, prepared.data.form).to(memory_format=torch.channels_last) for build in NETWORKS.values()
+    )
+    # Copied before Accelerate makes the forward pass one of mixed precision.
+    average = RunningAverage(generator, settings.average, runtime.device())
+    seen = settings.differentiable_augmentation
+    player = Augmented(discriminator, seen) if seen else discriminator
+    bare = copy.copy(player)
+    betas = (settings.beta1, settings.beta2)
+    optimizers = [
+        Adam(network.parameters(), lr=rate, betas=betas, fused=True)
+        for network, rate in ((generator, settings.generator_rate), (player, settings.discriminator_rate))
+    ]
+    players = Players(*accelerator.prepare(generator, player, *optimizers))
+    steps_per_epoch = max(1, len(prepared.data.train_images) // settings.batch)
+    latents = fixed_latents(SAMPLES, settings.latent_dim, seed)
+    training = Training(
+        name="dcgan",
+        step=_step(settings, prepared.data, players, bare, seed=seed, backward=accelerator.backward),
+        evaluate=lambda: measure(settings, prepared, {"generator": settled(average.network, settings)}),
+        steps=settings.epochs * steps_per_epoch,
+        report_steps=steps_per_epoch * max(1, settings.epochs // REPORTS),
+        steps_per_epoch=steps_per_epoch,
+        optimizers=[players.generator_optimizer, players.discriminator_optimizer],
+        learning_rate=hold_then_fall(settings.hold),
+        average=average,
+        shown={"generator_score": ".2f", "discriminator_score": ".2f"} if GAMES[settings.game].probabilities else {},
+        draw=lambda: drawing(settled(average.network, settings), latents)(),
+        draw_steps=settings.sample_steps,
+    )
+    fitted = shared.fit_in(folder, training, accelerator, settings.checkpoint_steps, show=show)
+    if folder is not None and runtime.is_main_process() and GAMES[settings.game].probabilities:
+        names = {"generator": "generator_score", "discriminator": "discriminator_score"}
+        curves = {name: [line[key] for line in fitted.history] for name, key in names.items()}
+        axes = plotting.accuracy_curves(curves)
+        axes.set(xlabel=f"updates / {training.report_steps}", ylabel="score")
+        folder.save_picture("curve", axes)
+    networks = {"generator": settled(average.network, settings), "discriminator": discriminator.eval()}
+    return shared.Outcome(networks, measure(settings, prepared, networks), {"dcgan": fitted})
+
+
+def settled(generator: nn.Module, settings: DCGAN) -> nn.Module:
+    """Return a copy of an averaged generator with batch norm's statistics taken anew, in evaluation mode.
+
+    An average over updates of a layer's statistics is not the statistics of the averaged layer: the layers before it
+    changed, too. Once the weights are averaged, the statistics are taken from what these weights draw.
+
+    Source: Brock et al. (2019), section 2.1 ("standing statistics").
+    """
+    network = copy.deepcopy(generator)
+    latents = fixed_latents(SETTLING, settings.latent_dim, seed=0).to(next(network.parameters()).device)
+    update_bn(latents.split(max(settings.batch, 2)), network)
+    return network.eval()
+
+
+def measure(settings: DCGAN, prepared: Prepared, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+    """Return what the judge of the data finds in as many pictures of the generator as there are test pictures.
+
+    classifier_frechet: the distance of `frechet_distance`, on the judge's features.
+    class_entropy_nats: of the shares of the classes among them; log(classes) where all come equally often.
+    """
+    if prepared.judge is None or "generator" not in networks:
+        return {}
+    real = to_unit_range(prepared.data.test_images)
+    fake = sample(settings, networks, len(real), seed=0)
+    shares = prepared.judge.classes(fake).bincount(minlength=prepared.data.classes) / len(fake)
+    return {
+        "classifier_frechet": frechet_distance(prepared.judge.features(real), prepared.judge.features(fake)),
+        "class_entropy_nats": torch.special.entr(shares).sum().item(),
+    }
+
+
+def sample(
+    settings: DCGAN, networks: Mapping[str, nn.Module], count: int, *, seed: int
+) -> Float[Tensor, "count channels side side"]:
+    """Draw pictures in [-1, 1] with the generator.
+
+    Raises:
+        InputError: there is none among these networks.
+    """
+    if "generator" not in networks:
+        raise InputError(f"nothing here can draw: it holds {', '.join(networks)}, and no generator")
+    latents = fixed_latents(count, settings.latent_dim, seed)
+    return torch.cat([drawing(networks["generator"], some)() for some in latents.split(AT_ONCE)])
+
+
+def _judge(data: ImageData) -> Judge | None:
+    """Return who knows such pictures, if anybody: of the same name, and of the same form."""
+    try:
+        found = judge(data.name)
+    except InputError:
+        return None
+    return found if found.form == data.form else None
+
+
+def _step(
+    settings: DCGAN, data: ImageData, players: Players, bare: nn.Module, *, seed: int, backward: Backward
+) -> Callable[[int], dict[str, Tensor]]:
+    game, scores = _watched(game_of(settings))
+    penalty, device = _on(bare, penalty_of(settings)), runtime.device()
+    order = ShuffledIndices(len(data.train_images), seed=seed)
+    pixels = data.train_images.to(device)
+
+    def update(number: int) -> dict[str, Tensor]:
+        chosen = shared.own_part(order.batch(number, settings.batch))
+        real = to_unit_range(pixels[chosen])
+        if settings.mirror:
+            real = mirrored_at_random(real)
+        latent = torch.randn(len(real), settings.latent_dim, device=device)
+        losses = adversarial_step(players, real, latent, game=game, penalty=penalty, backward=backward)
+        return losses | scores
+
+    return update
+
+
+def _watched(game: Game) -> tuple[Game, dict[str, Tensor]]:
+    """Return a game, and the players' scores in its last update, which it keeps up to date."""
+    scores: dict[str, Tensor] = {}
+
+    def discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        if game.probabilities:
+            found = player_scores(real_logits.detach(), fake_logits.detach())
+            scores.update(generator_score=found.generator, discriminator_score=found.discriminator)
+        return game.discriminator(real_logits, fake_logits)
+
+    return replace(game, discriminator=discriminator), scores
+
+
+def _on(bare: nn.Module, penalty: Penalty | None) -> Penalty | None:
+    """Return a penalty on the bare network: that of mixed precision has no slope precise enough."""
+    return penalty and (lambda _, real, fake: penalty(bare, real, fake))
