@@ -29,6 +29,7 @@ PICTURES = 60
 # Each unlike what the recipes have. What changes a loss, or what the discriminator sees, has tests of its own.
 UNUSUAL = {
     "data": "halves",
+    "memory_limit_mb": 17.0,
     "epochs": 3,
     "batch": 13,
     "generator_rate": 4e-3,
@@ -76,6 +77,7 @@ class Seen:
     record: records.Record
     networks: dict[str, nn.Module]
     given: list[Given] = dataclasses.field(default_factory=list)
+    limits: list[float] = dataclasses.field(default_factory=list)
     judged: list[Tensor] = dataclasses.field(default_factory=list)
     updates: list[tuple[str, float, tuple[float, float], Tensor]] = dataclasses.field(default_factory=list)
 
@@ -113,10 +115,17 @@ def observe(tmp_path_factory):
             if isinstance(network, Discriminator) and network.training and torch.is_grad_enabled():
                 seen.judged.append(given[0].detach())
 
+        load = dcgan.load
+
+        def note_limit(*named: Any, memory_limit_mb: float, **how: Any) -> images.ImageData:
+            seen.limits.append(memory_limit_mb)
+            return load(*named, **how)
+
         hooks = [register_optimizer_step_post_hook(note_update), register_module_forward_hook(note_judged)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(images.SOURCES, "halves", halves)
             patch.setattr(dcgan, "adversarial_step", watch)
+            patch.setattr(dcgan, "load", note_limit)
             try:
                 seen.record = recipes.run("dcgan", scale=scale, seed=seed, out=out, changes=changes)
             finally:
@@ -172,6 +181,7 @@ def steps_between(paths: list[Path]) -> set[int]:
 # How a run shows the value of a setting: all values that can be read back from it.
 SHOWN = {
     "data": data_of,
+    "memory_limit_mb": lambda seen: set(seen.limits),
     "epochs": lambda seen: {len(seen.given) * 3 / STEPS},
     "batch": lambda seen: {len(one.real) for one in seen.given} | {len(one.latent) for one in seen.given},
     "generator_rate": lambda seen: {max(seen.rates("generator"))},
@@ -388,7 +398,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path, monkeypatch)
 def test_the_record_names_the_judge_and_a_shipped_generator_repeats_its_numbers(tmp_path, monkeypatch):
     record = recipes.run("dcgan", scale="quick", seed=1, out=tmp_path / "out", changes=SHORT)
     assert record["judged_by"] == {"classifier_digits": judge("digits").sha256}
-    assert record["metrics"].keys() == {"classifier_frechet", "class_entropy_nats"}
+    assert record["metrics"].keys() == {"classifier_frechet", "class_entropy_nats", *dcgan.SCORES}
     assert 0 <= record["metrics"]["class_entropy_nats"] <= np.log(10) and record["metrics"]["classifier_frechet"] > 5
     found = pretrained.evaluate(tmp_path / "out")
     assert pretrained.misses(found, record) == []
@@ -398,7 +408,7 @@ def test_the_record_names_the_judge_and_a_shipped_generator_repeats_its_numbers(
 
 
 def test_pictures_that_nobody_judges_have_no_distance(seen):
-    assert seen.record["metrics"] == {} and "judged_by" not in seen.record
+    assert seen.record["metrics"].keys() == set(dcgan.SCORES) and "judged_by" not in seen.record
 
 
 def test_a_judge_of_other_sizes_is_not_asked():

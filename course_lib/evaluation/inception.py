@@ -57,8 +57,8 @@ def inception_scores(
     except (ModuleNotFoundError, OSError) as error:
         raise InputError(
             "FID and Inception score need torch-fidelity and its weights, a "
-            f"download of about 91 MB ({error}): pip install torch-fidelity, and use "
-            "a machine with a network, or the course's own judge, which needs neither"
+            f"download of about 91 MB ({error}): pip install torch-fidelity on a "
+            "machine with a network, or ask the course's own judge"
         ) from error
     with torch.inference_mode():
         for batch in real.split(BATCH):

@@ -38,6 +38,7 @@ SAMPLES = 25  # pictures that are drawn on the way, always from the same latents
 SETTLING = 2000  # latents that batch norm's statistics are taken from, once a generator is averaged
 REPORTS = 20
 AT_ONCE = 500  # pictures that are drawn or judged together: 10,000 would take gigabytes
+SCORES = ("generator_score", "discriminator_score")
 NORMS = ("batch", "spectral", "none")
 
 
@@ -155,7 +156,12 @@ def prepare(settings: DCGAN, *, seed: int) -> Prepared:
     normed = settings.penalty is not None and settings.discriminator_norm == "batch"
     refuse(contradictions(settings) | {penalised: normed})
     shared.check_batch("batch", settings.batch)
-    data = load(settings.data, side_px=settings.side_px, validation=settings.validation)
+    data = load(
+        settings.data,
+        side_px=settings.side_px,
+        validation=settings.validation,
+        memory_limit_mb=settings.memory_limit_mb,
+    )
     for build in NETWORKS.values():
         build(settings, data.form)  # a network refuses a form that it cannot have
     return Prepared(data, _judge(data))
@@ -192,6 +198,7 @@ def train(
     players = Players(*accelerator.prepare(generator, player, *optimizers))
     steps_per_epoch = max(1, len(prepared.data.train_images) // settings.batch)
     latents = fixed_latents(SAMPLES, settings.latent_dim, seed)
+    scored = SCORES if GAMES[settings.game].probabilities else ()
     training = Training(
         name="dcgan",
         step=_step(settings, prepared.data, players, bare, seed=seed, backward=accelerator.backward),
@@ -202,19 +209,19 @@ def train(
         optimizers=[players.generator_optimizer, players.discriminator_optimizer],
         learning_rate=hold_then_fall(settings.hold),
         average=average,
-        shown={"generator_score": ".2f", "discriminator_score": ".2f"} if GAMES[settings.game].probabilities else {},
+        shown=dict.fromkeys(scored, ".2f"),
         draw=lambda: drawing(settled(average.network, settings), latents)(),
         draw_steps=settings.sample_steps,
     )
     fitted = shared.fit_in(folder, training, accelerator, settings.checkpoint_steps, show=show)
-    if folder is not None and runtime.is_main_process() and GAMES[settings.game].probabilities:
-        names = {"generator": "generator_score", "discriminator": "discriminator_score"}
-        curves = {name: [line[key] for line in fitted.history] for name, key in names.items()}
+    if folder is not None and runtime.is_main_process() and scored:
+        curves = {key.replace("_", " "): [line[key] for line in fitted.history] for key in scored}
         axes = plotting.accuracy_curves(curves)
         axes.set(xlabel=f"updates / {training.report_steps}", ylabel="score")
         folder.save_picture("curve", axes)
     networks = {"generator": settled(average.network, settings), "discriminator": discriminator.eval()}
-    return shared.Outcome(networks, measure(settings, prepared, networks), {"dcgan": fitted})
+    metrics = measure(settings, prepared, networks) | {key: fitted.history[-1][key] for key in scored}
+    return shared.Outcome(networks, metrics, {"dcgan": fitted})
 
 
 def settled(generator: nn.Module, settings: DCGAN) -> nn.Module:
@@ -277,11 +284,13 @@ def _step(
     game, scores = _watched(game_of(settings))
     penalty, device = _on(bare, penalty_of(settings)), runtime.device()
     order = ShuffledIndices(len(data.train_images), seed=seed)
-    pixels = data.train_images.to(device)
+    pixels = data.train_images
+    if pixels.nbytes <= settings.memory_limit_mb * 1e6:  # others stay in their file
+        pixels = pixels.to(device)
 
     def update(number: int) -> dict[str, Tensor]:
         chosen = shared.own_part(order.batch(number, settings.batch))
-        real = to_unit_range(pixels[chosen])
+        real = to_unit_range(pixels[chosen.to(pixels.device)].to(device))
         if settings.mirror:
             real = mirrored_at_random(real)
         latent = torch.randn(len(real), settings.latent_dim, device=device)
@@ -298,7 +307,7 @@ def _watched(game: Game) -> tuple[Game, dict[str, Tensor]]:
     def discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         if game.probabilities:
             found = player_scores(real_logits.detach(), fake_logits.detach())
-            scores.update(generator_score=found.generator, discriminator_score=found.discriminator)
+            scores.update(zip(SCORES, found, strict=True))
         return game.discriminator(real_logits, fake_logits)
 
     return replace(game, discriminator=discriminator), scores
