@@ -289,7 +289,7 @@ def _recipes(options: argparse.Namespace, started: float) -> int:
         for scale in ("quick", "full"):
             chosen = ", ".join(f"{key}={value}" for key, value in vars(getattr(recipe, scale)).items())
             print(textwrap.fill(f"{scale}: {chosen}", 100, initial_indent="  ", subsequent_indent="    "))
-    print(f"\ndata: {', '.join(SOURCES)}")
+    print(f"\ndata: {', '.join(SOURCES)}, or folder:PATH, a folder of JPEG and PNG files")
     parser = _Parser()
     _add_train(parser)
     print(f"\n{parser.format_help()}", end="")

@@ -1,11 +1,14 @@
+import dataclasses
 import gzip
 import hashlib
 import random
 import re
 import struct
+from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from course_lib.data import images
 from course_lib.data.download import RemoteFile
@@ -66,7 +69,10 @@ def test_a_number_of_validation_images_that_leaves_a_class_out_is_named(count):
 
 
 def test_unknown_data_and_impossible_sizes_are_named():
-    with pytest.raises(InputError, match="'mnits' is unknown: use digits, mnist, fashion_mnist"):
+    with pytest.raises(
+        InputError,
+        match="'mnits' is unknown: use digits, mnist, fashion_mnist, flowers, petals, apples, or folder:PATH",
+    ):
         images.load("mnits")
     with pytest.raises(InputError, match="side_px=0"):
         images.load("digits", side_px=0)
@@ -98,6 +104,106 @@ def test_the_form_is_what_a_network_is_built_for():
     assert images.digits().form == (1, 8, 10) and images.load("digits", side_px=12).form.side_px == 12
     data = images.digits()
     assert data.form == images.ImageForm(channels=data.channels, side_px=data.side_px, classes=data.classes)
+
+
+def test_the_hash_of_many_pictures_does_not_depend_on_how_they_lie_in_memory():
+    digits = images.digits()
+    turned = digits.train_images.permute(2, 3, 0, 1).contiguous().permute(2, 3, 0, 1)
+    assert not turned.is_contiguous()
+    assert dataclasses.replace(digits, train_images=turned).sha256() == digits.sha256()
+
+
+# ── Drawn pictures and photos ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("name", "classes"), [("petals", 4), ("apples", 3)])
+def test_drawn_pictures_are_drawn_for_the_side_and_not_resized(monkeypatch, name, classes):
+    monkeypatch.setattr(images.transforms, "resize", lambda *_, **__: pytest.fail("it was resized"))
+    data = images.load(name)
+    assert data.form == (3, 16, classes) and (len(data.train_images), len(data.test_images)) == (2000, 500)
+    assert images.load(name, side_px=8).side_px == 8
+    assert images.load(name).sha256() == data.sha256()
+    together = torch.cat([data.train_images, data.test_images]).flatten(1)
+    assert len(torch.unique(together, dim=0)) == 2500
+    assert images.load(name, validation=500).test_images.shape == (500, 3, 16, 16)
+
+
+@pytest.mark.parametrize("name", ["petals", "apples"])
+def test_drawn_pictures_of_no_side_or_too_large_a_one_are_refused(monkeypatch, name):
+    monkeypatch.setattr(images.drawn, name, lambda *_, **__: pytest.fail("they were drawn"))
+    with pytest.raises(InputError, match="side_px=0 is no size"):
+        images.load(name, side_px=0)
+    with pytest.raises(InputError, match=f"side_px=379 would make {name} 1,077,307,500 bytes large, .* at most 378"):
+        images.load(name, side_px=379)
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Save forty photos of two classes as COURSE_DATA/flower_photos, a red part on the left of each."""
+    monkeypatch.setenv("COURSE_DATA", str(tmp_path))
+    monkeypatch.setattr("course_lib.data.folder.user_cache_path", lambda name: tmp_path / "cache")
+    monkeypatch.setattr(images, "FLOWER_PHOTOS", dataclasses.replace(images.FLOWER_PHOTOS, urls=()))
+    for label, name in enumerate(("daisy", "roses")):
+        folder = tmp_path / "flower_photos" / name
+        folder.mkdir(parents=True)
+        for number in range(20):
+            photo = Image.new("RGB", (48, 24), (0, 100 * label, 10 * number))
+            photo.paste((255, 0, 0), (0, 0, 8, 24))
+            photo.save(folder / f"{number}.png")
+    return tmp_path / "flower_photos"
+
+
+def test_flowers_are_squeezed_into_squares_of_64_pixels(photos):
+    data = images.load("flowers")
+    assert data.form == (3, 64, 2) and data.class_names == ("daisy", "roses") and data.name == "flowers"
+    assert (len(data.train_images), len(data.test_images)) == (36, 4)
+    assert (data.train_images[:, 0, :, 0] == 255).all()  # the red part is still there
+    assert images.load("flowers", side_px=16).form == (3, 16, 2)
+    assert not list(photos.parent.glob("*.tgz"))
+
+
+def test_flowers_that_cannot_be_had_are_named(photos):
+    photos.rename(photos.parent / "elsewhere")
+    with pytest.raises(InputError, match="flowers needs the folder flower_photos, .* could not be downloaded"):
+        images.load("flowers")
+
+
+def test_a_folder_is_loaded_by_name_and_by_path(photos, monkeypatch):
+    (photos / "roses" / "letter.jpg").write_text("no picture")
+    data = images.load(photos)
+    assert data.form == (3, 64, 2) and data.name == f"folder:{photos}"
+    assert (data.train_images[:, 0] == 0).all()  # cropped: the red part is gone
+    assert [skipped.path for skipped in data.skipped] == [str(Path("roses", "letter.jpg"))]
+    assert images.load(f"folder:{photos}").sha256() == data.sha256()
+    monkeypatch.chdir(photos.parent)
+    assert images.load("folder:flower_photos", side_px=16).form == (3, 16, 2)
+    assert images.load(photos / "daisy").class_names == ("pictures",)
+    monkeypatch.setenv("HOME", str(photos.parent))
+    assert images.load("folder:~/flower_photos").sha256() == data.sha256()
+
+
+def test_a_large_folder_has_the_same_hash_and_sets_no_copies_aside(photos):
+    data = images.load(photos, memory_limit_mb=0.01)
+    assert data.sha256() == images.load(photos).sha256()
+    assert images.load(photos, validation=4).test_images.shape == (4, 3, 64, 64)
+    with pytest.raises(InputError, match="validation=4 would copy 0 MB .* memory_limit_mb=0.01: raise the limit"):
+        images.load(photos, memory_limit_mb=0.01, validation=4)
+
+
+def test_validation_names_a_class_that_is_too_small_for_it(photos):
+    for path in sorted((photos / "roses").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(InputError, match="validation=4 takes from every class, but 'roses' has 1 training images"):
+        images.load(photos, validation=4)
+
+
+@pytest.mark.parametrize(
+    "name", ["folder:", "folder:\0", "folder:/nowhere/at/all", "folder:~nobody/x", Path("nowhere")]
+)
+def test_a_folder_that_is_none_is_an_error_of_one_line(name):
+    with pytest.raises(InputError) as raised:
+        images.load(name)
+    assert "\n" not in str(raised.value) and "folder" in str(raised.value)
 
 
 def idx(array):

@@ -2,10 +2,12 @@ import errno
 import functools
 import gzip
 import hashlib
+import io
 import os
 import re
 import socket
 import struct
+import tarfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,12 +23,14 @@ from tqdm import tqdm
 from course_lib.data import download
 from course_lib.data.download import (
     FASHION_MNIST_FILES,
+    FLOWER_PHOTOS,
     MNIST_FILES,
     DiskError,
     DownloadError,
     RemoteFile,
     fetch,
     obtain,
+    obtain_folder,
     unpack,
 )
 from course_lib.errors import InputError
@@ -554,6 +558,57 @@ def test_what_is_damaged_without_its_archive_is_named_and_had_again_once_deleted
     assert path.read_bytes() == DAMAGED[damage] and server.requests == []
     path.unlink()
     assert obtain(mirrored, tmp_path).read_bytes() == CONTENT
+
+
+# ── A folder ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def packed_folder(*names):
+    """Pack files of these names."""
+    memory = io.BytesIO()
+    with tarfile.open(fileobj=memory, mode="w:gz") as archive:
+        for name in names:
+            member = tarfile.TarInfo(name)
+            member.size = len(name)
+            archive.addfile(member, io.BytesIO(name.encode()))
+    return memory.getvalue()
+
+
+def of_folder(folder, content):
+    """Lay an archive into the folder, and describe it as published."""
+    (folder / "photos.tgz").write_bytes(content)
+    return RemoteFile("photos.tgz", len(content), hashlib.sha256(content).hexdigest(), (), "photos")
+
+
+def test_an_archive_of_a_folder_is_unpacked_once_and_whole(tmp_path):
+    file = of_folder(tmp_path, packed_folder("photos/a/1.jpg", "photos/LICENSE.txt"))
+    assert obtain_folder(file, tmp_path) == tmp_path / "photos"
+    assert (tmp_path / "photos" / "a" / "1.jpg").read_text() == "photos/a/1.jpg"
+    (tmp_path / "photos" / "a" / "1.jpg").write_text("made smaller")
+    (tmp_path / "photos.tgz").unlink()
+    assert (obtain_folder(file, tmp_path) / "a" / "1.jpg").read_text() == "made smaller"
+    assert not (tmp_path / "photos.part").exists()
+
+
+@pytest.mark.parametrize("name", ["../outside.txt", "photos/../../outside.txt"])
+def test_an_archive_writes_nothing_outside_its_folder(tmp_path, name):
+    (tmp_path / "data").mkdir()
+    file = of_folder(tmp_path / "data", packed_folder("photos/1.jpg", name))
+    with pytest.raises(DownloadError, match="delete it and run again"):
+        obtain_folder(file, tmp_path / "data")
+    assert not list(tmp_path.rglob("outside.txt")) and not list(tmp_path.rglob("photos*.part"))
+
+
+@pytest.mark.parametrize("content", [packed_folder("other/1.jpg"), gzip.compress(b"no tar"), PACKED[:-9], b"no gzip"])
+def test_an_archive_without_the_folder_is_named_and_leaves_nothing(tmp_path, content):
+    with pytest.raises(DownloadError, match=r"photos.tgz .*delete it and run again"):
+        obtain_folder(of_folder(tmp_path, content), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} <= {"photos.tgz", ".photos.lock"}
+
+
+def test_the_flowers_are_published_by_two_hosts_under_one_name():
+    assert len(FLOWER_PHOTOS.urls) == 2 and all(url.endswith("/flower_photos.tgz") for url in FLOWER_PHOTOS.urls)
+    assert re.fullmatch("[0-9a-f]{64}", FLOWER_PHOTOS.sha256) and FLOWER_PHOTOS.size_bytes == 228_813_984
 
 
 # ── The lists ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -178,6 +178,8 @@ def obtain_folder(file: RemoteFile, folder: Path) -> Path:
             try:
                 with tarfile.open(archive, "r:gz") as source:
                     source.extractall(part, filter="data")  # nothing outside the folder, no links, no devices
+                if not (part / file.unpacked_name).is_dir():
+                    raise DownloadError(f"{archive} holds no folder {file.unpacked_name}: delete it and run again")
                 (part / file.unpacked_name).replace(target)
             except (EOFError, zlib.error, gzip.BadGzipFile, tarfile.TarError) as error:
                 raise DownloadError(f"{archive} is damaged ({error}): delete it and run again") from error

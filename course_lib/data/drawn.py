@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Int, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -19,8 +19,9 @@ AT_ONCE_PIXELS = 1 << 18
 NUMBERS = 16  # random ones for each picture, of which a formula takes what it needs
 BROKEN = "broken.jpg"
 
-Plane = Float[np.ndarray, "n height width"]
-Colour = Float[np.ndarray, "3 n height width"]
+# Of n pictures at once: numbers are (n, 1, 1), planes broadcast to (n, side, side), colours to (3, n, side, side).
+Planes = NDArray
+Colours = NDArray
 
 
 class Drawn(NamedTuple):
@@ -78,7 +79,7 @@ def save_apples(folder: Path, count: int = 100, *, side_px: int = 64, seed: int 
     (folder / BROKEN).write_bytes(whole[: len(whole) // 2])
 
 
-def _draw(formula: Callable[..., Colour], classes: int, count: int, side_px: int, seed: int) -> Drawn:
+def _draw(formula: Callable[..., Colours], classes: int, count: int, side_px: int, seed: int) -> Drawn:
     """Draw some pictures at a time, so that the planes of all of them need not be in memory at once."""
     if count < 1 or side_px < 1:
         raise InputError(f"count={count} pictures of side_px={side_px} cannot be drawn: use at least 1 of each")
@@ -97,7 +98,7 @@ def _draw(formula: Callable[..., Colour], classes: int, count: int, side_px: int
     return Drawn(images, labels)
 
 
-def _petals(numbers: list[NDArray], label: NDArray, x: NDArray, y: NDArray, pixel: float) -> Colour:
+def _petals(numbers: list[Planes], label: NDArray, x: Planes, y: Planes, pixel: float) -> Colours:
     u = iter(numbers)
     k = label + 3
     size, turn = _between(next(u), 0.68, 0.9), 2 * np.pi * next(u)
@@ -123,7 +124,7 @@ def _petals(numbers: list[NDArray], label: NDArray, x: NDArray, y: NDArray, pixe
     return _over(picture, heart_colour, _cover(heart - radius, pixel))
 
 
-def _apples(numbers: list[NDArray], label: NDArray, x: NDArray, y: NDArray, pixel: float) -> Colour:
+def _apples(numbers: list[Planes], label: NDArray, x: Planes, y: Planes, pixel: float) -> Colours:
     u = iter(numbers)
     size, width = _between(next(u), 0.56, 0.7), _between(next(u), 0.96, 1.12)
     x, y = x - _between(next(u), -0.1, 0.1), y - _between(next(u), -0.16, 0.0)
@@ -172,20 +173,20 @@ def _apples(numbers: list[NDArray], label: NDArray, x: NDArray, y: NDArray, pixe
     return _over(picture, green, _cover(lens, pixel) * (leaf > 0.3))
 
 
-def _between(number: NDArray, low: float, high: float) -> NDArray:
+def _between(number: Planes, low: float, high: float) -> Planes:
     return low + (high - low) * number
 
 
-def _cover(inside: NDArray, pixel: float | NDArray) -> NDArray:
+def _cover(inside: Planes, pixel: float) -> Planes:
     """How much of a pixel is covered whose centre lies so far inside an edge: half of it on the edge itself."""
     return (inside / pixel + 0.5).clip(0, 1)
 
 
-def _over(below: Colour, above: Colour, cover: Plane) -> Colour:
+def _over(below: Colours, above: Colours, cover: Planes) -> Colours:
     return below + cover * (above - below)
 
 
-def _hsv(hue: NDArray, saturation: NDArray | float, value: NDArray) -> NDArray:
+def _hsv(hue: Planes | float, saturation: Planes | float, value: Planes) -> Colours:
     """Turn hue (in turns), saturation and value (in [0, 1]) into red, green and blue, a new first axis.
 
     Source: A. R. Smith (1978), Color Gamut Transform Pairs, in the form with one formula for the three channels.

@@ -7,9 +7,9 @@ import os
 import stat
 import warnings
 from collections import Counter
-from io import BytesIO
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
@@ -102,11 +102,11 @@ def read(folder: Path, side_px: int, *, crop: bool = True, memory_limit_mb: floa
         raise InputError(f"side_px={side_px} is no size for pictures of a folder: use 1 to {LARGEST_SIDE_PX}")
     if not memory_limit_mb >= 0:
         raise InputError(f"memory_limit_mb={memory_limit_mb} is no limit: use 0 or more millions of bytes")
-    candidates, refused = _listed(folder)
+    root, candidates, refused = _listed(folder)
     shape = (len(candidates), 3, side_px, side_px)
     fits = len(candidates) * 3 * side_px**2 <= memory_limit_mb * 1e6
     try:
-        rows, found = _kept(folder.resolve(), candidates, side_px, crop=crop, shape=shape)
+        rows, found = _kept(root, candidates, side_px, crop=crop, shape=shape)
         if fits:
             rows = rows.clone()
     except OSError as error:
@@ -131,10 +131,13 @@ def read(folder: Path, side_px: int, *, crop: bool = True, memory_limit_mb: floa
     return Pictures(images[0], train, images[1], test, tuple(found["classes"]), skipped)
 
 
-def _listed(folder: Path) -> tuple[list[_File], list[Skipped]]:
-    """Find what may be a picture, in the order of class and name, and what looks like one but must not be read."""
+def _listed(folder: Path) -> tuple[Path, list[_File], list[Skipped]]:
+    """Find the folder itself, what may be a picture in it, and what looks like one but must not be read.
+
+    The second is in the order of classes and names.
+    """
     try:
-        root = folder.resolve(strict=True)
+        root = folder.expanduser().resolve(strict=True)
         with os.scandir(root):  # `os.walk` would say nothing
             pass
     except (OSError, ValueError, RuntimeError) as error:
@@ -181,7 +184,7 @@ def _listed(folder: Path) -> tuple[list[_File], list[Skipped]]:
         raise InputError(
             f"{folder} has no JPEG or PNG files (.jpg, .jpeg, .png): put some there, or name another folder"
         )
-    return sorted(found), refused
+    return root, sorted(found), refused
 
 
 def _kept(
@@ -229,7 +232,7 @@ def _undamaged(index: Path, pixels: Path, made_of: str) -> dict[str, Any] | None
     return found
 
 
-def _decode(candidates: list[_File], out: BinaryIO, side_px: int, *, crop: bool) -> dict[str, Any]:
+def _decode(candidates: list[_File], out: BufferedIOBase, side_px: int, *, crop: bool) -> dict[str, Any]:
     """Write the pixels of one picture after another: the training pictures from the front, the test ones from the back.
 
     So both are whole pieces of one array without anybody knowing before how many files are usable; between them is

@@ -282,8 +282,8 @@ def _with_validation(data: ImageData, count: int) -> ImageData:
     smallest = int(torch.bincount(labels, minlength=data.classes).argmin())
     if (found := int((labels == smallest).sum())) < 2:
         raise InputError(
-            f"validation={count} takes from every class, but {data.class_names[smallest]!r} has {found} training images: "
-            "put more into that class"
+            f"validation={count} takes from every class, but {data.class_names[smallest]!r} has {found} training "
+            "images: put more into that class"
         )
     stay, aside = train_test_split(np.arange(len(labels)), test_size=count, random_state=0, stratify=labels.numpy())
     return replace(
