@@ -188,8 +188,8 @@ def two_recipes(monkeypatch):
 
 
 def test_an_option_of_another_recipe_is_refused_by_name(two_recipes, capsys):
-    assert cli.main(["train", "coin", "--dropout", "0.5"]) == 2
-    assert "--dropout is an option of ssgan, and coin has none of that name" in capsys.readouterr().err
+    assert cli.main(["train", "coin", "--unlabelled-batch", "5"]) == 2
+    assert "--unlabelled-batch is an option of ssgan, and coin has none of that name" in capsys.readouterr().err
     assert cli.main([*QUICK, "--flips", "3"]) == 2
     assert "--flips is an option of coin, and ssgan has none" in capsys.readouterr().err
 
