@@ -148,7 +148,13 @@ def test_the_command_names_what_it_cannot_use(folder, arguments, capsys):
 
 
 def test_the_weights_of_the_package_load_and_draw():
-    assert pretrained.names() == ["baseline_mnist_1000", "classifier_digits", "classifier_mnist", "ssgan_mnist_1000"]
+    assert pretrained.names() == [
+        "baseline_mnist_1000",
+        "classifier_digits",
+        "classifier_mnist",
+        "dcgan_mnist",
+        "ssgan_mnist_1000",
+    ]
     networks = {name: pretrained.load(name).networks for name in pretrained.names()}
     drawn = networks["ssgan_mnist_1000"]["generator"](torch.randn(3, 100))
     assert drawn.shape == (3, 1, 28, 28) and drawn.abs().max() <= 1
