@@ -303,7 +303,7 @@ def _pixels(path: Path, side_px: int, *, crop: bool) -> UInt8[Tensor, "3 {side_p
 def _rgb(picture: Image.Image) -> Image.Image:
     """Make a picture of any mode RGB, on white where it is transparent."""
     if picture.mode.startswith("I"):  # 16 bits of grey: PIL would clip them at 255
-        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 257).astype(np.uint8))
+        picture = Image.fromarray((np.asarray(picture).clip(0, 65535) // 256).astype(np.uint8))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
