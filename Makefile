@@ -75,6 +75,7 @@ records: $(STAMP) ## make every run that the book shows records of, or go on wit
 	$(BIN)/python -m course_lib study label_budget --out runs/label_budget --jobs 2 --keep
 	$(BIN)/python -m course_lib study mnist --out runs/mnist --keep
 	$(BIN)/python -m course_lib study judges --out runs/judges --jobs 2 --keep
+	$(BIN)/python -m course_lib study dcgan --out runs/dcgan --keep
 	$(BIN)/python -m course_lib study remedies --out runs/remedies --jobs 2 --keep
 	$(MAKE) results
 
