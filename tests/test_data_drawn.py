@@ -39,9 +39,7 @@ def test_a_small_picture_is_the_large_one_seen_from_afar(draw, classes):
     # A pixel of the small one should be near the mean of what it covers: so edges are smooth.
     small, large = draw(40, side_px=16).images.float(), draw(40, side_px=128).images.float()
     means = torch.nn.functional.avg_pool2d(large, 8)
-    assert (small - means).abs().mean() < 3
-    sharp = large[:, :, 4::8, 4::8]  # what a formula without smooth edges would give
-    assert (small - means).square().mean() < 0.5 * (sharp - means).square().mean()
+    assert (small - means).square().mean().sqrt() < 4.5  # the middles of the same squares would miss by 12
 
 
 def test_a_flower_has_as_many_petals_as_its_class_says():
