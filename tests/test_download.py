@@ -599,7 +599,11 @@ def test_an_archive_writes_nothing_outside_its_folder(tmp_path, name):
     assert not list(tmp_path.rglob("outside.txt")) and not list(tmp_path.rglob("photos*.part"))
 
 
-@pytest.mark.parametrize("content", [packed_folder("other/1.jpg"), gzip.compress(b"no tar"), PACKED[:-9], b"no gzip"])
+@pytest.mark.parametrize(
+    "content",
+    [packed_folder("other/1.jpg"), gzip.compress(b"no tar"), PACKED[:-9], b"no gzip"],
+    ids=["another folder", "no tar", "cut short", "no gzip"],  # a packed file's bytes hold the time it was packed
+)
 def test_an_archive_without_the_folder_is_named_and_leaves_nothing(tmp_path, content):
     with pytest.raises(DownloadError, match=r"photos.tgz .*delete it and run again"):
         obtain_folder(of_folder(tmp_path, content), tmp_path)
