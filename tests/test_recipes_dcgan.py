@@ -1,4 +1,7 @@
 import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -6,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torch.optim import Optimizer
@@ -473,3 +477,54 @@ def test_show_gets_the_pictures_in_place_of_the_folder():
     show: Callable[[int, Tensor], None] = lambda step, pictures: shown.append((step, pictures))  # noqa: E731
     dcgan.train(settings, dcgan.prepare(settings, seed=0), seed=0, show=show)
     assert [step for step, _ in shown] == [0, 10, 20] and all(one.shape == (25, 1, 8, 8) for _, one in shown)
+
+
+TRAIN_ON_A_FOLDER = """
+import sys
+from pathlib import Path
+
+from course_lib import recipes
+from course_lib.recipes import dcgan
+
+
+def anonymous_mb():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) / 1e3
+
+
+most, step = [0.0], dcgan.adversarial_step
+
+
+def watch(*given, **how):
+    losses = step(*given, **how)
+    most[0] = max(most[0], anonymous_mb())
+    return losses
+
+
+dcgan.adversarial_step = watch
+changes = dict(data=f"folder:{sys.argv[1]}", side_px=256, memory_limit_mb=10.0, batch=8, epochs=1, latent_dim=8)
+changes |= dict(generator_width=1, discriminator_width=1, sample_steps=10_000, average=0.0)
+dcgan.SETTLING = 16
+recipes.run("dcgan", scale="quick", seed=0, changes=changes)
+print(max(most[0], anonymous_mb()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc, where Linux tells a process's memory")
+def test_a_folder_twenty_times_larger_than_the_limit_takes_hardly_more_memory_than_a_small_one(tmp_path):
+    used = {}
+    for count in (20, 1020):  # of 256 x 256 x 3 bytes: 200 MB
+        folder = tmp_path / f"pictures_{count}"
+        folder.mkdir()
+        for number in range(count):
+            content = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            Image.fromarray(content).save(folder / f"{number}.png")
+        found = subprocess.run(
+            [sys.executable, "-c", TRAIN_ON_A_FOLDER, str(folder)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
+        )
+        used[count] = float(found.stdout.split()[-1])
+    assert used[1020] - used[20] < 100
