@@ -275,6 +275,16 @@ def test_the_discriminator_pays_the_penalty_with_its_weight(observe, penalty, pr
     assert difference == pytest.approx(expected, rel=0.05)
 
 
+def test_a_penalty_put_off_is_paid_so_many_times_as_much(observe):
+    changes = ONE_STEP | {"epochs": 5, "penalty": "r1", "penalty_weight": 70.0, "real_target": 1.0}
+    seen = observe(**changes, penalty_steps=3)
+    assert [one.how["penalty"] is not None for one in seen.given] == [True, False, False, True, False]
+    network = seen.networks["discriminator"]
+    for one in seen.given[::3]:
+        paid = one.how["penalty"](network, one.real, one.real).item()
+        assert paid == pytest.approx(3 * 35 * slope(network, one.real), rel=1e-3)
+
+
 def slope(network: nn.Module, pictures: Tensor) -> float:
     pictures = pictures.clone().requires_grad_()
     (slopes,) = torch.autograd.grad(network(pictures).sum(), pictures)
@@ -341,6 +351,7 @@ def test_every_setting_is_watched():
         "game": test_the_players_minimise_the_losses_of_their_game,
         "penalty": test_the_discriminator_pays_the_penalty_with_its_weight,
         "penalty_weight": test_the_discriminator_pays_the_penalty_with_its_weight,
+        "penalty_steps": test_a_penalty_put_off_is_paid_so_many_times_as_much,
         "flip_probability": test_so_many_real_labels_are_wrong_as_the_settings_say_and_no_fake_ones,
         "real_target": test_so_many_real_labels_are_wrong_as_the_settings_say_and_no_fake_ones,
         "discriminator_norm": test_the_discriminators_norm_is_the_one_of_the_settings,
@@ -362,6 +373,7 @@ def test_every_setting_is_watched():
     [
         ({"penalty": "r1"}, "penalty='r1' and penalty_weight=0 contradict each other"),
         ({"penalty": "r1", "penalty_weight": 1.0}, "penalty='r1' and discriminator_norm='batch' cannot go together"),
+        ({"penalty_steps": 4}, "penalty_steps=4 needs a penalty"),
         ({"flip_probability": 0.1}, "flip_probability=0.1 and real_target=0.9 are the same remedy"),
         ({"game": "hinge"}, "game='hinge' has no labels to flip or to smooth"),
         ({"side_px": 10}, "side_px=10 cannot be reached"),

@@ -87,6 +87,9 @@ class DCGAN:
         Literal[*PENALTIES] | None, Field(description="on the discriminator's slope; it needs a penalty weight")
     ] = None
     penalty_weight: Annotated[float, Field(ge=0, description="of the penalty: its lambda, or its gamma")] = 0.0
+    penalty_steps: Annotated[
+        int, Field(ge=1, le=1000, description="pay the penalty only in every so many-th update, so many times as much")
+    ] = 1
     flip_probability: Annotated[
         float, Field(ge=0, le=1, description='share of real pictures that are called "fake"')
     ] = 0.0
@@ -154,7 +157,10 @@ def prepare(settings: DCGAN, *, seed: int) -> Prepared:
     penalised = f"penalty={settings.penalty!r} and discriminator_norm='batch' cannot go together: with batch norm no "
     penalised += "picture has a slope of its own; use spectral or none"
     normed = settings.penalty is not None and settings.discriminator_norm == "batch"
-    refuse(contradictions(settings) | {penalised: normed})
+    seldom = f"penalty_steps={settings.penalty_steps} needs a penalty that it puts off: name one"
+    refuse(
+        contradictions(settings) | {penalised: normed, seldom: settings.penalty is None and settings.penalty_steps > 1}
+    )
     shared.check_batch("batch", settings.batch)
     data = load(
         settings.data,
@@ -282,7 +288,7 @@ def _step(
     settings: DCGAN, data: ImageData, players: Players, bare: nn.Module, *, seed: int, backward: Backward
 ) -> Callable[[int], dict[str, Tensor]]:
     game, scores = _watched(game_of(settings))
-    penalty, device = _on(bare, penalty_of(settings)), runtime.device()
+    penalty, device = _penalty(settings, bare), runtime.device()
     order = ShuffledIndices(len(data.train_images), seed=seed)
     pixels = data.train_images
     if pixels.nbytes <= settings.memory_limit_mb * 1e6:  # others stay in their file
@@ -294,7 +300,8 @@ def _step(
         if settings.mirror:
             real = mirrored_at_random(real)
         latent = torch.randn(len(real), settings.latent_dim, device=device)
-        losses = adversarial_step(players, real, latent, game=game, penalty=penalty, backward=backward)
+        due = penalty if number % settings.penalty_steps == 0 else None
+        losses = adversarial_step(players, real, latent, game=game, penalty=due, backward=backward)
         return losses | scores
 
     return update
@@ -313,6 +320,13 @@ def _watched(game: Game) -> tuple[Game, dict[str, Tensor]]:
     return replace(game, discriminator=discriminator), scores
 
 
-def _on(bare: nn.Module, penalty: Penalty | None) -> Penalty | None:
-    """Return a penalty on the bare network: that of mixed precision has no slope precise enough."""
-    return penalty and (lambda _, real, fake: penalty(bare, real, fake))
+def _penalty(settings: DCGAN, bare: nn.Module) -> Penalty | None:
+    """Return the penalty of an update in which it is due, on the bare network: one of mixed precision is refused.
+
+    A penalty that is paid seldom, and then so many times as much, has nearly the same effect and costs less: Karras et
+    al. (2020), Analyzing and improving the image quality of StyleGAN, section 3.1, "lazy regularization".
+    """
+    penalty = penalty_of(settings)
+    if penalty is None:
+        return None
+    return lambda _, real, fake: settings.penalty_steps * penalty(bare, real, fake)
