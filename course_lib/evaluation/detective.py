@@ -21,7 +21,8 @@ def fresh_detective_accuracy(
     right of what it has not seen.
 
     It is 1/2 where nobody can tell them apart, up to the luck of a sample, and 1
-    where they can always be told. A GAN's own discriminator is no such judge: one
+    where they can always be told. Give it real images that the fakes were not made
+    from: a copy and its original bear opposite labels, and the share falls far below. A GAN's own discriminator is no such judge: one
     that has died says 1/2, too. The classifier is scikit-learn's gradient boosting
     of trees, with its defaults. Each fold is judged by the trees of the others.
 

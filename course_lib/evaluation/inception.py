@@ -16,8 +16,8 @@ BATCH = 100
 
 
 class InceptionScores(NamedTuple):
-    """FID, the smaller the better, and Inception score, 1 to 1,000, the larger the
-    better.
+    """FID, the smaller the better, and Inception score, 1 to 1,008 (the network's
+    outputs), the larger the better: the mean over ten random parts of the sample.
     """
 
     fid: float

@@ -26,7 +26,7 @@ class Judge:
     """A trained classifier, evaluating on the CPU.
 
     In training, its images were moved and turned a little and had weak noise on
-    them, so it forgives as much: such changes hardly move the features.
+    them, so it names pictures changed in this way as before. Their features move.
 
     Args:
         data_name: the pictures that it was trained on; it can judge no others.

@@ -39,7 +39,7 @@ def linear_probe(
         InputError: the labels cannot be shared equally, or a class has fewer than
             three; or a value is not finite.
 
-    Source: Radford et al. (2016), Unsupervised Representation Learning with DCGANs,
+    Source: Radford et al. (2015), Unsupervised Representation Learning with DCGANs,
     section 5. They train a support vector machine.
     """
     classes = int(labels.max()) + 1

@@ -45,8 +45,10 @@ def neighbour_scores(
                can exceed 1
     coverage   share of the real images in whose ball some fake lies
 
-    All grow with the closeness of the samples, but only two have a known value where
-    these are of one source: a mean density of about 1, and a mean coverage of about
+    None grows with closeness alone: fakes that crowd at common spots raise precision
+    and density, fakes that scatter raise recall. Read quality and variety together,
+    beside the scores of two real samples. Only two have a known value where both
+    samples are of one source: a mean density of about 1, and a mean coverage of about
     1 - 2^-k. One real image far from all others has a large ball, which makes
     precision and recall too good; density and coverage mind it less.
 
@@ -98,8 +100,8 @@ def nearest_neighbours(
     """Find the training images that are most like each fake, by Euclidean distance.
 
     A distance says little alone: compare it with that of real images which were not
-    trained on. Fakes that are closer than these are copies. Between pixels, a
-    picture shifted by one of them is already far; features mind that less.
+    trained on. Fakes that are much closer than these are probably copies. Between
+    pixels, a picture shifted by one of them is already far; features may mind less.
 
     Args:
         fakes: pixels or features, of the same kind as those of `training`.

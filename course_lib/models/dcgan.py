@@ -33,7 +33,7 @@ class Generator(nn.Module):
     Raises:
         InputError: a size cannot be.
 
-    Source: Radford et al. (2016), section 3, weights drawn from N(0, 0.02^2); their
+    Source: Radford et al. (2015), section 3, weights drawn from N(0, 0.02^2); their
     figure has kernels of 5 x 5, their Torch code those of 4 x 4. At 64 px theirs has
     width 128. MathWorks, Train Generative Adversarial Network (GAN), with the
     initialisation of Glorot and Bengio (2010); at 64 px and width 64, as there.

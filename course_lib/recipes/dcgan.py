@@ -236,7 +236,7 @@ def settled(generator: nn.Module, settings: DCGAN) -> nn.Module:
     An average over updates of a layer's statistics is not the statistics of the averaged layer: the layers before it
     changed, too. Once the weights are averaged, the statistics are taken from what these weights draw.
 
-    Source: Brock et al. (2019), section 2.1 ("standing statistics").
+    Source: Brock et al. (2019), appendix ("standing statistics").
     """
     network = copy.deepcopy(generator)
     latents = fixed_latents(SETTLING, settings.latent_dim, seed=0).to(next(network.parameters()).device)
