@@ -22,9 +22,10 @@ def fresh_detective_accuracy(
 
     It is 1/2 where nobody can tell them apart, up to the luck of a sample, and 1
     where they can always be told. Give it real images that the fakes were not made
-    from: a copy and its original bear opposite labels, and the share falls far below. A GAN's own discriminator is no such judge: one
-    that has died says 1/2, too. The classifier is scikit-learn's gradient boosting
-    of trees, with its defaults. Each fold is judged by the trees of the others.
+    from: a copy and its original bear opposite labels, and the share falls far below
+    1/2. A GAN's own discriminator is no such judge: one that has died says 1/2, too.
+    The classifier is scikit-learn's gradient boosting of trees, with its defaults.
+    Each fold is judged by the trees of the others.
 
     Raises:
         InputError: the samples differ in size, so that guessing would beat 1/2; or

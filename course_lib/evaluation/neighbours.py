@@ -48,8 +48,8 @@ def neighbour_scores(
     None grows with closeness alone: fakes that crowd at common spots raise precision
     and density, fakes that scatter raise recall. Read quality and variety together,
     beside the scores of two real samples. Only two have a known value where both
-    samples are of one source: a mean density of about 1, and a mean coverage of about
-    1 - 2^-k. One real image far from all others has a large ball, which makes
+    samples are of one source: a mean density of about 1, and a mean coverage of
+    about 1 - 2^-k. One real image far from all others has a large ball, which makes
     precision and recall too good; density and coverage mind it less.
 
     Raises:
