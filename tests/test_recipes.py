@@ -51,6 +51,14 @@ def test_without_augmentation_no_picture_is_changed():
     assert bare.augmentation is None
 
 
+def test_what_need_not_be_given_is_taken_away_by_the_word_none():
+    full = recipes.settings("dcgan", scale="full")
+    bare = recipes.settings("dcgan", scale="full", penalty="none", penalty_weight=0.0, penalty_steps=1)
+    assert full.penalty == "r1" and bare.penalty is None
+    with pytest.raises(InputError, match="game='none'"):
+        recipes.settings("dcgan", scale="full", game="none")
+
+
 def test_a_shift_can_be_changed_and_the_rest_of_the_augmentation_stays():
     plain = recipes.settings("ssgan", scale="quick").augmentation
     changed = recipes.settings("ssgan", scale="quick", shift_px=2).augmentation

@@ -41,6 +41,10 @@ def short(seed, **changes):
             Run("ssgan", "full", 0, {"augment_unlabelled": False, "whole_pixels": True}),
             "train ssgan --scale full --no-augment-unlabelled --whole-pixels --seed 0",
         ),
+        (
+            Run("dcgan", "full", 0, {"penalty": None, "penalty_weight": 0.0, "penalty_steps": 1}),
+            "train dcgan --scale full --penalty none --penalty-weight 0 --penalty-steps 1 --seed 0",
+        ),
     ],
 )
 def test_the_command_of_a_run_asks_for_just_its_settings(run, command, monkeypatch):

@@ -84,7 +84,7 @@ class DCGAN:
     ] = None
     game: Annotated[Literal[*GAMES], Field(description="what the two players minimise")] = "non_saturating"
     penalty: Annotated[
-        Literal[*PENALTIES] | None, Field(description="on the discriminator's slope; it needs a penalty weight")
+        Literal[*PENALTIES] | None, Field(description="on the discriminator's slope; it needs a weight; or none")
     ] = None
     penalty_weight: Annotated[float, Field(ge=0, description="of the penalty: its lambda, or its gamma")] = 0.0
     penalty_steps: Annotated[

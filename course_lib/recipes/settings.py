@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass, replace
+from types import NoneType
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -56,19 +57,23 @@ def change(settings: Any, changes: Mapping[str, Any]) -> Any:
     """Return settings with new values for some fields, its own or those of its parts.
 
     Args:
-        changes: names and values; a part that is None is left out: {"labels": 100, "augmentation": None}.
+        changes: names and values; a part that is None is left out: {"labels": 100, "augmentation": None}. "none"
+            stands for None where a name need not be given, for the command line has words only.
 
     Raises:
         InputError: there is no such field, the value cannot be, or two changes contradict each other.
     """
     known = {option.name: option for option in options(type(settings))}
+    optional = {
+        name for name, kind in typing.get_type_hints(type(settings)).items() if NoneType in typing.get_args(kind)
+    }
     own, of_parts = {}, {}
     for name, value in changes.items():
         if name not in known:
             raise InputError(f"{name} is no setting of this recipe: use {', '.join(known)}")
         part = known[name].part
         if part is None:
-            own[name] = value
+            own[name] = None if value == "none" and name in optional else value
         elif part in changes:
             raise InputError(f"{part}={changes[part]!r} and {name}={value!r} contradict each other: leave one out")
         else:
@@ -88,7 +93,9 @@ def flags(kind: type, changes: Mapping[str, Any]) -> list[str]:
     words = []
     for name, value in changes.items():
         flag = known[name].flag
-        if known[name].kind is bool and not value:
+        if value is None and known[name].kind is str:
+            words += [flag, "none"]
+        elif known[name].kind is bool and not value:
             words.append(flag.replace("--", "--no-", 1))
         elif known[name].kind in (bool, None):
             words.append(flag)
@@ -124,7 +131,7 @@ def _plain(annotation: Any) -> Any:
     if typing.get_origin(annotation) is typing.Annotated:
         annotation = typing.get_args(annotation)[0]
     if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        (annotation,) = (kind for kind in typing.get_args(annotation) if kind is not types.NoneType)
+        (annotation,) = (kind for kind in typing.get_args(annotation) if kind is not NoneType)
     if typing.get_origin(annotation) is typing.Literal:
         return type(typing.get_args(annotation)[0])
     return annotation

@@ -58,7 +58,7 @@ class ToyGAN:
     sample_steps: Annotated[int, Field(ge=1, description="updates between two pictures of what the generator draws")]
     game: Annotated[Literal[*GAMES], Field(description="what the two players minimise")] = "non_saturating"
     penalty: Annotated[
-        Literal[*PENALTIES] | None, Field(description="on the discriminator's slope; it needs a penalty weight")
+        Literal[*PENALTIES] | None, Field(description="on the discriminator's slope; it needs a weight; or none")
     ] = None
     penalty_weight: Annotated[float, Field(ge=0, description="of the penalty: its lambda, or its gamma")] = 0.0
     flip_probability: Annotated[float, Field(ge=0, le=1, description='share of real points that are called "fake"')] = (
