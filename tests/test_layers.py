@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "course_lib"
 LAYERS = [
     {"cli"},
     {"benchmark", "exercises", "studies"},
-    {"pretrained"},
+    {"pretrained", "recorded_runs"},
     {"recipes"},
     {"training", "evaluation"},
     {"models", "losses", "data"},

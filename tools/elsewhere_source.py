@@ -18,7 +18,12 @@ ROOT = notebooks.ROOT
 PACKAGE = ROOT / "course_lib"
 MUTATIONS = ROOT / "tests" / "mutations"
 # Modules that read data which come with the package, and where these lie.
-DATA = {"studies.py": "recorded/*.*", "pretrained.py": "weights/*/*", "evaluation/judge.py": "weights/classifier_*/*"}
+DATA = {
+    "studies.py": "recorded/*.*",
+    "recorded_runs.py": "recorded/pictured/*/*",
+    "pretrained.py": "weights/*/*",
+    "evaluation/judge.py": "weights/classifier_*/*",
+}
 
 NUMBER = r"-?(?:\d[\d.]*(?:e[+-]?\d+)?|inf)"
 CLAIM = re.compile(

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import pages
-from course_lib import pretrained, records, studies
+from course_lib import pretrained, recorded_runs, records, studies
 from course_lib.studies import Column, Entry
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "appendix" / "results.md"
@@ -35,10 +35,15 @@ def page() -> str:
 def values() -> dict[str, dict[str, float]]:
     """Return all recorded numbers: name of the weights or of the study -> key -> value.
 
-    Keys of weights are metrics. Keys of a study are SETTING/METRIC/STATISTIC, for example
-    labels=50/gain_points/mean; the setting of runs that change nothing is "default".
+    Keys of weights are metrics; a run that is kept without its weights has "epochs" and "seconds" besides. Keys of a
+    study are SETTING/METRIC/STATISTIC, for example labels=50/gain_points/mean; the setting of runs that change nothing
+    is "default".
     """
     found: dict[str, dict[str, float]] = {name: pretrained.read_record(name)["metrics"] for name in pretrained.names()}
+    for name in recorded_runs.names():
+        record = recorded_runs.read(name).record
+        epochs = float(record["identity"]["settings"]["epochs"])
+        found[name] = record["metrics"] | {"epochs": epochs, "seconds": record["seconds"]}
     for name in studies.STUDIES:
         found[name] = {}
         for setting, runs in _by_setting(studies.read(name)):
