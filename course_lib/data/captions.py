@@ -27,7 +27,8 @@ DIGITS = (
     "eight",
     "nine",
 )
-ATTRIBUTES = (10, 2, 2)  # values of: the digit, bold, slanted
+NAMES = ("digit", "bold", "slanted")
+ATTRIBUTES = (10, 2, 2)  # how many values each of these has
 SLANT = 0.4  # pixels to the right per row upwards
 SMALL_PX = 16  # below it a stroke is about one pixel wide
 FAINT = 0.6  # how bright a small picture's bold strokes are beside the old ones
@@ -49,9 +50,7 @@ def captioned(data: ImageData) -> tuple[Captioned, Captioned]:
         InputError: the data are no digits.
     """
     if data.name not in CAPTIONED:
-        raise InputError(
-            f"data {data.name!r} have no captions: use {' or '.join(CAPTIONED)}"
-        )
+        raise InputError(f"data {data.name!r} have no captions: use {' or '.join(CAPTIONED)}")
     return (
         _in_four_forms(data.train_images, data.train_labels),
         _in_four_forms(data.test_images, data.test_labels),
@@ -119,9 +118,7 @@ def thickness(
     return ink.sum((1, 2, 3)) / (down + along).clamp_min(1e-6)
 
 
-def slanted(
-    images: Float[Tensor, "n 1 side side"], slant: Float[Tensor, "*n"]
-) -> Float[Tensor, "n 1 side side"]:
+def slanted(images: Float[Tensor, "n 1 side side"], slant: Float[Tensor, "*n"]) -> Float[Tensor, "n 1 side side"]:
     """Move each row to the right, by `slant` pixels for each row above the middle."""
     change = torch.zeros(len(images), 2, 3)
     change[:, 0, 0] = change[:, 1, 1] = 1
@@ -152,9 +149,7 @@ def bold(
     return torch.maximum(ink, FAINT * beside) - 1
 
 
-def _in_four_forms(
-    pixels: UInt8[Tensor, "n 1 side side"], digits: Int[Tensor, " n"]
-) -> Captioned:
+def _in_four_forms(pixels: UInt8[Tensor, "n 1 side side"], digits: Int[Tensor, " n"]) -> Captioned:
     plain = upright(to_unit_range(pixels))
     slant, forms, conditions = torch.tensor(SLANT), [], []
     for is_bold in (0, 1):

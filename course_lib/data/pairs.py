@@ -29,9 +29,7 @@ class Task:
     given: Callable[[Tensor], Tensor]
     moves: tuple[int, ...] = (0,)
 
-    def answers(
-        self, images: Float[Tensor, "n channels side side"]
-    ) -> Float[Tensor, "answers n channels side side"]:
+    def answers(self, images: Float[Tensor, "n channels side side"]) -> Float[Tensor, "answers n channels side side"]:
         """Return every right answer for each image."""
         return torch.stack([moved(images, move) for move in self.moves])
 
@@ -77,9 +75,7 @@ def coarse(
     return interpolate(avg_pool2d(images, COARSER), scale_factor=COARSER)
 
 
-def moved(
-    images: Float[Tensor, "n channels side side"], sevenths: int
-) -> Float[Tensor, "n channels side side"]:
+def moved(images: Float[Tensor, "n channels side side"], sevenths: int) -> Float[Tensor, "n channels side side"]:
     """Move images to the right by so many sevenths of their side, rounded up, or to
     the left if negative; what enters is background, -1.
     """

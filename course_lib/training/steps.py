@@ -197,9 +197,7 @@ def cycle_step(
         ("there", there, second, fake_second),
         ("back", back, first, fake_first),
     ):
-        found = discriminator_step(
-            players, real, fake.detach(), game=game, backward=backward
-        )
+        found = discriminator_step(players, real, fake.detach(), game=game, backward=backward)
         losses[f"{name}_discriminator_loss"] = found["discriminator_loss"]
 
     there.generator_optimizer.zero_grad()
