@@ -16,7 +16,7 @@ from typing import Any
 from course_lib import records, runtime
 from course_lib.data.augment import RandomAffine
 from course_lib.errors import InputError
-from course_lib.recipes import classifier, conditional_gan, dcgan, semi_supervised, toy_gan
+from course_lib.recipes import classifier, conditional_gan, dcgan, image_to_image, semi_supervised, toy_gan
 from course_lib.recipes.run_folder import check_free, open_run_folder
 from course_lib.recipes.settings import change
 from course_lib.recipes.shared import Family, Outcome, Prepared, judged_by
@@ -254,6 +254,38 @@ RECIPES = {
             penalty="r1",
             penalty_weight=1.0,
             penalty_steps=4,
+            checkpoint_steps=1000,
+            sample_steps=1000,
+            precision="auto",
+            threads=None,
+        ),
+    ),
+    "image_to_image": Recipe(
+        summary="a GAN that completes, sharpens or continues a picture, beside a regression with the same network",
+        family=image_to_image,
+        quick=image_to_image.Settings(
+            data="digits",
+            epochs=60,
+            batch=64,
+            generator_rate=1e-3,
+            discriminator_rate=1e-3,
+            average=0.99,
+            hold=0.5,
+            real_target=0.9,
+            checkpoint_steps=400,
+            sample_steps=200,
+            precision="float32",  # so that the outputs stored in the notebooks hold everywhere
+            threads=1,
+        ),
+        full=image_to_image.Settings(
+            data="mnist",
+            epochs=5,
+            batch=64,
+            generator_rate=1e-3,
+            discriminator_rate=1e-3,
+            average=0.998,
+            hold=0.2,
+            real_target=0.9,
             checkpoint_steps=1000,
             sample_steps=1000,
             precision="auto",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy, l1_loss
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss
 from torch.optim import Optimizer
 
 from course_lib.losses.adversarial import NON_SATURATING, Game, generator_loss
@@ -64,6 +64,25 @@ def supervised_step(
     backward(loss)
     optimizer.step()
     return {"class_loss": loss.detach()}
+
+
+def regression_step(
+    network: nn.Module,
+    optimizer: Optimizer,
+    latent: Float[Tensor, "batch latent_dim"],
+    condition: Shaped[Tensor, "batch *given"],
+    wanted: Float[Tensor, "batch *shape"],
+    *,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update a conditional generator without a discriminator: it minimises the mean
+    squared difference from what is wanted, and returns it.
+    """
+    optimizer.zero_grad()
+    loss = mse_loss(network(latent, condition), wanted)
+    backward(loss)
+    optimizer.step()
+    return {"regression_loss": loss.detach()}
 
 
 def adversarial_step(
