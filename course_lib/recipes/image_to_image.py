@@ -56,7 +56,7 @@ class ImageToImage:
     task: Annotated[Literal[*TASKS], Field(description="what is given: half, coarse pixels or the last frame")] = "half"
     l1_weight: Annotated[
         float, Field(ge=0, le=10_000, description="of the mean absolute difference, in the generator's loss")
-    ] = 1.0
+    ] = 10.0
     diversity_weight: Annotated[
         float, Field(ge=0, le=10_000, description="of the reward for other pictures from other latents")
     ] = 0.0
