@@ -1,4 +1,4 @@
-"""The command line: python -m course_lib train | evaluate | sample | study | recipes."""
+"""The command line: python -m course_lib train | evaluate | sample | study | benchmark | recipes."""
 
 import argparse
 import contextlib
@@ -109,6 +109,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         ),
         ("sample", "draw pictures with trained weights", _sample, _add_sample),
         ("study", "make many runs and collect their records; go on where it was stopped", _study, _add_study),
+        ("benchmark", "time the course's training step beside the usual way of writing it", _benchmark, _add_benchmark),
         ("recipes", "list recipes, their data and their options", _recipes, None),
     ):
         command = commands.add_parser(name, allow_abbrev=False, help=summary, description=f"{summary}.")
@@ -169,7 +170,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _add_sample(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", metavar="NAME|FOLDER", required=True, help="shipped weights, or a run's folder")
     parser.add_argument("--out", type=Path, required=True, help="the picture to write, such as samples.png")
-    parser.add_argument("--count", type=_whole, default=64, help="how many pictures (default 64)")
+    parser.add_argument("--count", type=_whole, default=80, help="how many pictures (default 80)")
     parser.add_argument("--columns", type=_whole, default=8, help="how many in a row (default 8)")
     parser.add_argument("--seed", type=_whole, default=0, help="decides which ones (default 0)")
 
@@ -182,6 +183,16 @@ def _add_study(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs and the collected records")
     parser.add_argument("--jobs", type=_whole, default=1, help="how many runs at a time (default 1)")
     parser.add_argument("--keep", action="store_true", help="then take records and weights into the package")
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", help="dcgan, at 28 and 64 px, or ssgan")
+    parser.add_argument("--rounds", type=_whole, default=7, help="how often all ways take turns (default 7)")
+    parser.add_argument("--compile", action="store_true", help="race torch.compile, too; it takes minutes to begin")
+    parser.add_argument("--json", action="store_true", help="end with a line of JSON: the ratio at 28 px, and all rows")
+    parser.add_argument(
+        "--images", type=_whole, default=0, help="do not race: train both ways for so many images, and compare results"
+    )
 
 
 def _whole(text: str) -> int:
@@ -277,6 +288,19 @@ def _study(options: argparse.Namespace, started: float) -> int:
     print(_printable(studies.run(options.study, options.out, jobs=options.jobs)))
     if options.keep:
         studies.keep(options.study, options.out)
+    return 0
+
+
+def _benchmark(options: argparse.Namespace, started: float) -> int:
+    from course_lib import benchmark
+
+    if options.images:
+        print(json.dumps({"benchmark": options.name} | benchmark.reached(options.name, images=options.images)))
+        return 0
+    result = benchmark.race(options.name, rounds=options.rounds, compiled=options.compile)
+    print("\n".join(result.lines()))
+    if options.json:
+        print(json.dumps(result.as_dict()))
     return 0
 
 

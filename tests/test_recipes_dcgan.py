@@ -25,7 +25,7 @@ from course_lib.losses.adversarial import GAMES
 from course_lib.losses.gradient_penalty import gradient_penalty
 from course_lib.models.blocks import Dropout
 from course_lib.models.dcgan import Discriminator, Generator
-from course_lib.recipes import dcgan
+from course_lib.recipes import dcgan, players
 from course_lib.training.fit import hold_then_fall
 from course_lib.training.samples import fixed_latents
 
@@ -291,7 +291,7 @@ def slope(network: nn.Module, pictures: Tensor) -> float:
     return slopes.square().sum((1, 2, 3)).mean().item()
 
 
-@pytest.mark.parametrize("norm", dcgan.NORMS)
+@pytest.mark.parametrize("norm", players.NORMS)
 def test_the_discriminators_norm_is_the_one_of_the_settings(observe, norm):
     seen = observe(**ONE_STEP | {"discriminator_norm": norm})
     assert bool(seen.layers("discriminator", nn.BatchNorm2d)) is (norm == "batch")
@@ -388,7 +388,7 @@ def test_settings_that_cannot_be_are_refused_before_anything_is_written(tmp_path
 
 def test_the_kept_generator_has_the_statistics_of_what_its_own_weights_draw(seen):
     generator = seen.networks["generator"]
-    latents = fixed_latents(dcgan.SETTLING, 9, seed=0)
+    latents = fixed_latents(players.SETTLING, 9, seed=0)
     hidden = generator.layers[:2](latents)  # (latents, maps, side, side): what the first batch norm sees
     norm = generator.layers[2]
     assert torch.allclose(norm.running_mean, hidden.mean((0, 2, 3)), atol=1e-4)
@@ -414,7 +414,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(tmp_path, monkeypatch)
 def test_the_record_names_the_judge_and_a_shipped_generator_repeats_its_numbers(tmp_path, monkeypatch):
     record = recipes.run("dcgan", scale="quick", seed=1, out=tmp_path / "out", changes=SHORT)
     assert record["judged_by"] == {"classifier_digits": judge("digits").sha256}
-    assert record["metrics"].keys() == {"classifier_frechet", "class_entropy_nats", *dcgan.SCORES}
+    assert record["metrics"].keys() == {"classifier_frechet", "class_entropy_nats", *players.SCORES}
     assert 0 <= record["metrics"]["class_entropy_nats"] <= np.log(10) and record["metrics"]["classifier_frechet"] > 5
     found = pretrained.evaluate(tmp_path / "out")
     assert pretrained.misses(found, record) == []
@@ -424,7 +424,7 @@ def test_the_record_names_the_judge_and_a_shipped_generator_repeats_its_numbers(
 
 
 def test_pictures_that_nobody_judges_have_no_distance(seen):
-    assert seen.record["metrics"].keys() == set(dcgan.SCORES) and "judged_by" not in seen.record
+    assert seen.record["metrics"].keys() == set(players.SCORES) and "judged_by" not in seen.record
 
 
 def test_a_judge_of_other_sizes_is_not_asked():
@@ -435,7 +435,7 @@ def test_a_judge_of_other_sizes_is_not_asked():
 def test_samples_are_drawn_by_the_generator_from_the_seed_alone(seen, monkeypatch):
     drawn = dcgan.sample(seen.settings, seen.networks, 7, seed=4)
     assert drawn.shape == (7, 1, 12, 12) and drawn.abs().max() <= 1
-    monkeypatch.setattr(dcgan, "AT_ONCE", 3)
+    monkeypatch.setattr(players, "AT_ONCE", 3)
     assert torch.allclose(dcgan.sample(seen.settings, seen.networks, 7, seed=4), drawn, atol=1e-5)
     assert not torch.allclose(dcgan.sample(seen.settings, seen.networks, 7, seed=5), drawn, atol=1e-2)
     with pytest.raises(InputError, match="holds discriminator, and no generator"):
@@ -468,7 +468,7 @@ def test_the_flowers_recipe_is_the_one_of_mathworks():
         "hold": 1.0,
         "average": 0.0,
     }
-    assert {name: getattr(full, name) for name in expected} == expected and dcgan.SAMPLES == 25
+    assert {name: getattr(full, name) for name in expected} == expected and players.SAMPLES == 25
 
 
 def test_show_gets_the_pictures_in_place_of_the_folder():
@@ -484,7 +484,7 @@ import sys
 from pathlib import Path
 
 from course_lib import recipes
-from course_lib.recipes import dcgan
+from course_lib.recipes import dcgan, players
 
 
 def anonymous_mb():
@@ -504,7 +504,7 @@ def watch(*given, **how):
 dcgan.adversarial_step = watch
 changes = dict(data=f"folder:{sys.argv[1]}", side_px=256, memory_limit_mb=10.0, batch=8, epochs=1, latent_dim=8)
 changes |= dict(generator_width=1, discriminator_width=1, sample_steps=10_000, average=0.0)
-dcgan.SETTLING = 16
+players.SETTLING = 16
 recipes.run("dcgan", scale="quick", seed=0, changes=changes)
 print(max(most[0], anonymous_mb()))
 """

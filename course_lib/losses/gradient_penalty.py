@@ -12,7 +12,7 @@ shares the weights. Call `backward` outside of autocast, as PyTorch asks for.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from course_lib.errors import InputError
@@ -24,7 +24,7 @@ def gradient_penalty(
     discriminator: nn.Module,
     real: Float[Tensor, "batch *shape"],
     fake: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"] | None = None,
+    condition: Shaped[Tensor, "batch *given"] | None = None,
     *,
     weight: float = 10.0,
 ) -> Float[Tensor, ""]:
@@ -35,7 +35,7 @@ def gradient_penalty(
     slopes below 1 cost, too. No gradient reaches the generator.
 
     Args:
-        labels: of the pairs, for a discriminator that takes the class, too.
+        condition: what the discriminator is told of each pair, too, if anything.
         weight: the paper's lambda.
 
     Raises:
@@ -47,7 +47,7 @@ def gradient_penalty(
     shape = (len(real), *[1] * (real.ndim - 1))  # one number per image
     epsilon = torch.rand(shape, device=real.device)
     between = epsilon * real + (1 - epsilon) * fake
-    gradients = _gradients(discriminator, between, labels)
+    gradients = _gradients(discriminator, between, condition)
     # `vector_norm` has derivative 0 at 0, where the square root's is infinite.
     lengths = torch.linalg.vector_norm(gradients, dim=1)
     return weight * (lengths - 1).square().mean()
@@ -56,14 +56,14 @@ def gradient_penalty(
 def r1_penalty(
     discriminator: nn.Module,
     real: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"] | None = None,
+    condition: Shaped[Tensor, "batch *given"] | None = None,
     *,
     gamma: float = 10.0,
 ) -> Float[Tensor, ""]:
     """Penalise any slope at real images: gamma / 2 * mean |gradient|^2.
 
     Args:
-        labels: of the images, for a discriminator that takes the class, too.
+        condition: what the discriminator is told of each image, too, if anything.
 
     Raises:
         InputError: as for `gradient_penalty`.
@@ -73,13 +73,13 @@ def r1_penalty(
     with one gamma to the relativistic loss. Its code takes the gradients from the
     pass that gives the loss; ours needs a pass each, to choose its precision.
     """
-    return gamma / 2 * _mean_squared_slope(discriminator, real, labels)
+    return gamma / 2 * _mean_squared_slope(discriminator, real, condition)
 
 
 def r2_penalty(
     discriminator: nn.Module,
     fake: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"] | None = None,
+    condition: Shaped[Tensor, "batch *given"] | None = None,
     *,
     gamma: float = 10.0,
 ) -> Float[Tensor, ""]:
@@ -89,28 +89,28 @@ def r2_penalty(
 
     Source: Mescheder et al. (2018), section 4.1.
     """
-    return gamma / 2 * _mean_squared_slope(discriminator, fake, labels)
+    return gamma / 2 * _mean_squared_slope(discriminator, fake, condition)
 
 
 def _mean_squared_slope(
     discriminator: nn.Module,
     images: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"] | None,
+    condition: Shaped[Tensor, "batch *given"] | None,
 ) -> Float[Tensor, ""]:
-    return _gradients(discriminator, images, labels).square().sum(dim=1).mean()
+    return _gradients(discriminator, images, condition).square().sum(dim=1).mean()
 
 
 def _gradients(
     discriminator: nn.Module,
     images: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"] | None,
+    condition: Shaped[Tensor, "batch *given"] | None,
 ) -> Float[Tensor, "batch numbers"]:
     """Return the gradient of each logit over its own image, one row per image."""
     _check_can_be_penalised(discriminator)
     precision = torch.promote_types(images.dtype, torch.float32)
     images = images.detach().to(precision).requires_grad_()
     with torch.autocast(images.device.type, enabled=False):
-        inputs = (images,) if labels is None else (images, labels)
+        inputs = (images,) if condition is None else (images, condition)
         # A logit depends on its own image alone, so one sum serves them all.
         logits = discriminator(*inputs).sum()
         (gradients,) = torch.autograd.grad(logits, images, create_graph=True)

@@ -49,7 +49,7 @@ class Generator(nn.Module):
         kernel: int = 4,
     ) -> None:
         super().__init__()
-        _check_sizes(channels=channels, latent_dim=latent_dim, width=width)
+        check_sizes(channels=channels, latent_dim=latent_dim, width=width)
         self.latent_dim = latent_dim
         *grown, start = sides(side_px, kernel)
         maps = width * 2 ** (len(grown) - 1)
@@ -67,14 +67,14 @@ class Generator(nn.Module):
         layers += [nn.BatchNorm2d(maps), nn.ReLU()]
         for _ in grown[1:]:
             layers += [
-                _doubling(maps, maps // 2, kernel, bias=kernel == 5),
+                doubling(maps, maps // 2, kernel, bias=kernel == 5),
                 nn.BatchNorm2d(maps // 2),
                 nn.ReLU(),
             ]
             maps //= 2
-        layers += [_doubling(maps, channels, kernel, bias=True), nn.Tanh()]
+        layers += [doubling(maps, channels, kernel, bias=True), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
-        _initialise(self, kernel)
+        initialise(self, kernel)
 
     def forward(
         self, latent: Float[Tensor, "batch latent_dim"]
@@ -112,7 +112,7 @@ class Discriminator(nn.Module):
         batch_norm: bool = True,
     ) -> None:
         super().__init__()
-        _check_sizes(channels=channels, width=width)
+        check_sizes(channels=channels, width=width)
         *halved, last = sides(side_px, 4)
         layers: list[nn.Module] = [Dropout(dropout)] if dropout else []
         inputs, maps = channels, width
@@ -127,7 +127,7 @@ class Discriminator(nn.Module):
             inputs, maps = maps, 2 * maps
         layers += [nn.Flatten(), nn.Linear(inputs * last**2, 1)]
         self.layers = nn.Sequential(*layers)
-        _initialise(self, kernel)
+        initialise(self, kernel)
 
     def forward(
         self, images: Float[Tensor, "batch channels side side"]
@@ -160,16 +160,18 @@ def sides(side_px: int, kernel: int) -> list[int]:
     return found
 
 
-def _doubling(
+def doubling(
     inputs: int, outputs: int, kernel: int, *, bias: bool
 ) -> nn.ConvTranspose2d:
+    """Return the transposed convolution of a plan that doubles the side."""
     # 5 x 5 kernels leave one row and column short: output_padding adds them.
     return nn.ConvTranspose2d(
         inputs, outputs, kernel, 2, (kernel - 1) // 2, kernel - 4, bias=bias
     )
 
 
-def _initialise(network: nn.Module, kernel: int) -> None:
+def initialise(network: nn.Module, kernel: int) -> None:
+    """Draw the weights of all layers as the plan has it, and set the biases to 0."""
     for layer in network.modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
             if kernel == 4:
@@ -180,7 +182,12 @@ def _initialise(network: nn.Module, kernel: int) -> None:
                 nn.init.zeros_(layer.bias)
 
 
-def _check_sizes(**sizes: int) -> None:
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes below 1.
+
+    Raises:
+        InputError: with the name of the first one.
+    """
     for name, size in sizes.items():
         if size < 1:
             raise InputError(f"{name}={size} makes no network: use at least 1")

@@ -1,45 +1,29 @@
 """DCGAN on any pictures: the data sets of the course, or a folder of one's own."""
 
-import copy
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from pydantic import Field
 from pydantic.dataclasses import dataclass as checked_dataclass
 from torch import Tensor, nn
-from torch.nn.utils.parametrizations import spectral_norm
-from torch.optim import Adam
-from torch.optim.swa_utils import update_bn
 
-from course_lib import plotting, runtime
+from course_lib import runtime
 from course_lib.data.augment import DifferentiableAugmentation, mirrored_at_random
 from course_lib.data.batches import ShuffledIndices
 from course_lib.data.images import ImageData, ImageForm, load, to_unit_range
-from course_lib.errors import InputError
 from course_lib.evaluation.frechet import frechet_distance
-from course_lib.evaluation.judge import Judge, judge
-from course_lib.evaluation.scores import player_scores
-from course_lib.losses.adversarial import GAMES, Game
-from course_lib.models.blocks import Augmented
+from course_lib.evaluation.judge import Judge
+from course_lib.losses.adversarial import GAMES
 from course_lib.models.dcgan import KERNELS, Discriminator, Generator
-from course_lib.recipes import shared
-from course_lib.recipes.game import PENALTIES, contradictions, game_of, penalty_of, refuse
+from course_lib.recipes import players, shared
+from course_lib.recipes.game import PENALTIES
+from course_lib.recipes.players import NORMS
 from course_lib.recipes.run_folder import RunFolder
 from course_lib.recipes.settings import CHECKED
-from course_lib.training.average import RunningAverage
-from course_lib.training.fit import Training, hold_then_fall
-from course_lib.training.samples import drawing, fixed_latents
-from course_lib.training.steps import Backward, Penalty, Players, adversarial_step
-
-SAMPLES = 25  # pictures that are drawn on the way, always from the same latents
-SETTLING = 2000  # latents that batch norm's statistics are taken from, once a generator is averaged
-REPORTS = 20
-AT_ONCE = 500  # pictures that are drawn or judged together: 10,000 would take gigabytes
-SCORES = ("generator_score", "discriminator_score")
-NORMS = ("batch", "spectral", "none")
+from course_lib.training.samples import fixed_latents
+from course_lib.training.steps import Players, adversarial_step
 
 
 @checked_dataclass(frozen=True, kw_only=True, config=CHECKED)
@@ -123,11 +107,7 @@ def _discriminator(settings: DCGAN, form: ImageForm) -> Discriminator:
         dropout=settings.discriminator_dropout,
         batch_norm=settings.discriminator_norm == "batch",
     )
-    if settings.discriminator_norm == "spectral":
-        for layer in network.layers:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                spectral_norm(layer)
-    return network
+    return players.with_spectral_norm(network) if settings.discriminator_norm == "spectral" else network
 
 
 NETWORKS: Mapping[str, Callable[[DCGAN, ImageForm], nn.Module]] = {
@@ -145,7 +125,7 @@ class Prepared(NamedTuple):
     @property
     def judged_by(self) -> dict[str, str]:
         """The SHA-256 of the judge's weights, by the name under which they are shipped."""
-        return {f"classifier_{self.judge.data_name}": self.judge.sha256} if self.judge else {}
+        return players.named(self.judge)
 
 
 def prepare(settings: DCGAN, *, seed: int) -> Prepared:
@@ -154,14 +134,7 @@ def prepare(settings: DCGAN, *, seed: int) -> Prepared:
     Raises:
         InputError: the data cannot be had, two settings contradict each other, or they do not fit the pictures.
     """
-    penalised = f"penalty={settings.penalty!r} and discriminator_norm='batch' cannot go together: with batch norm no "
-    penalised += "picture has a slope of its own; use spectral or none"
-    normed = settings.penalty is not None and settings.discriminator_norm == "batch"
-    seldom = f"penalty_steps={settings.penalty_steps} needs a penalty that it puts off: name one"
-    refuse(
-        contradictions(settings) | {penalised: normed, seldom: settings.penalty is None and settings.penalty_steps > 1}
-    )
-    shared.check_batch("batch", settings.batch)
+    players.check(settings)
     data = load(
         settings.data,
         side_px=settings.side_px,
@@ -170,7 +143,7 @@ def prepare(settings: DCGAN, *, seed: int) -> Prepared:
     )
     for build in NETWORKS.values():
         build(settings, data.form)  # a network refuses a form that it cannot have
-    return Prepared(data, _judge(data))
+    return Prepared(data, players.judge_of(data))
 
 
 def train(
@@ -181,68 +154,23 @@ def train(
     folder: RunFolder | None = None,
     show: Callable[[int, Tensor], None] | None = None,
 ) -> shared.Outcome:
-    """Train both players; save pictures that the generator draws, and the curve of the players' scores.
-
-    The generator that is kept, drawn and measured is the running average, with batch norm's statistics taken anew.
+    """Train both players; see `players.train`.
 
     `show` gets the pictures on the way, in place of the folder, and the number of updates made.
     """
-    accelerator = runtime.start(seed, settings.precision, settings.threads)
-    generator, discriminator = (
-        build(settings, prepared.data.form).to(memory_format=torch.channels_last) for build in NETWORKS.values()
+    return players.train(
+        "dcgan",
+        settings,
+        prepared.data,
+        NETWORKS,
+        _update(settings, prepared.data, seed=seed),
+        seed=seed,
+        inputs=lambda count, seed: (fixed_latents(count, settings.latent_dim, seed),),
+        measure=lambda generator: measure(settings, prepared, {"generator": generator}),
+        augmentation=settings.differentiable_augmentation,
+        folder=folder,
+        show=show,
     )
-    # Copied before Accelerate makes the forward pass one of mixed precision.
-    average = RunningAverage(generator, settings.average, runtime.device())
-    seen = settings.differentiable_augmentation
-    player = Augmented(discriminator, seen) if seen else discriminator
-    bare = copy.copy(player)
-    betas = (settings.beta1, settings.beta2)
-    optimizers = [
-        Adam(network.parameters(), lr=rate, betas=betas, fused=True)
-        for network, rate in ((generator, settings.generator_rate), (player, settings.discriminator_rate))
-    ]
-    players = Players(*accelerator.prepare(generator, player, *optimizers))
-    steps_per_epoch = max(1, len(prepared.data.train_images) // settings.batch)
-    latents = fixed_latents(SAMPLES, settings.latent_dim, seed)
-    scored = SCORES if GAMES[settings.game].probabilities else ()
-    training = Training(
-        name="dcgan",
-        step=_step(settings, prepared.data, players, bare, seed=seed, backward=accelerator.backward),
-        evaluate=lambda: measure(settings, prepared, {"generator": settled(average.network, settings)}),
-        steps=settings.epochs * steps_per_epoch,
-        report_steps=steps_per_epoch * max(1, settings.epochs // REPORTS),
-        steps_per_epoch=steps_per_epoch,
-        optimizers=[players.generator_optimizer, players.discriminator_optimizer],
-        learning_rate=hold_then_fall(settings.hold),
-        average=average,
-        shown=dict.fromkeys(scored, ".2f"),
-        draw=lambda: drawing(settled(average.network, settings), latents)(),
-        draw_steps=settings.sample_steps,
-    )
-    fitted = shared.fit_in(folder, training, accelerator, settings.checkpoint_steps, show=show)
-    if folder is not None and runtime.is_main_process() and scored:
-        curves = {key.replace("_", " "): [line[key] for line in fitted.history] for key in scored}
-        axes = plotting.accuracy_curves(curves)
-        axes.set(xlabel=f"updates / {training.report_steps}", ylabel="score")
-        folder.save_picture("curve", axes)
-    networks = {"generator": settled(average.network, settings), "discriminator": discriminator.eval()}
-    metrics = measure(settings, prepared, networks) | {key: fitted.history[-1][key] for key in scored}
-    return shared.Outcome(networks, metrics, {"dcgan": fitted})
-
-
-def settled(generator: nn.Module, settings: DCGAN) -> nn.Module:
-    """Return a copy of an averaged generator with batch norm's statistics taken anew, in evaluation mode.
-
-    An average over updates of a layer's statistics is not the statistics of the averaged layer: the layers before it
-    changed, too. Once the weights are averaged, the statistics are taken from what these weights draw.
-
-    Source: Brock et al. (2019), appendix ("standing statistics").
-    """
-    network = copy.deepcopy(generator)
-    latents = fixed_latents(SETTLING, settings.latent_dim, seed=0).to(next(network.parameters()).device)
-    update_bn(latents.split(max(settings.batch, 2)), network)
-    return network.eval()
-
 
 def measure(settings: DCGAN, prepared: Prepared, networks: Mapping[str, nn.Module]) -> dict[str, float]:
     """Return what the judge of the data finds in as many pictures of the generator as there are test pictures.
@@ -269,64 +197,22 @@ def sample(
     Raises:
         InputError: there is none among these networks.
     """
-    if "generator" not in networks:
-        raise InputError(f"nothing here can draw: it holds {', '.join(networks)}, and no generator")
-    latents = fixed_latents(count, settings.latent_dim, seed)
-    return torch.cat([drawing(networks["generator"], some)() for some in latents.split(AT_ONCE)])
+    return players.draw(networks, fixed_latents(count, settings.latent_dim, seed))
 
 
-def _judge(data: ImageData) -> Judge | None:
-    """Return who knows such pictures, if anybody: of the same name, and of the same form."""
-    try:
-        found = judge(data.name)
-    except InputError:
-        return None
-    return found if found.form == data.form else None
-
-
-def _step(
-    settings: DCGAN, data: ImageData, players: Players, bare: nn.Module, *, seed: int, backward: Backward
-) -> Callable[[int], dict[str, Tensor]]:
-    game, scores = _watched(game_of(settings))
-    penalty, device = _penalty(settings, bare), runtime.device()
+def _update(settings: DCGAN, data: ImageData, *, seed: int) -> Callable[..., dict[str, Tensor]]:
+    device = runtime.device()
     order = ShuffledIndices(len(data.train_images), seed=seed)
     pixels = data.train_images
     if pixels.nbytes <= settings.memory_limit_mb * 1e6:  # others stay in their file
         pixels = pixels.to(device)
 
-    def update(number: int) -> dict[str, Tensor]:
+    def update(number: int, both: Players, **how: Any) -> dict[str, Tensor]:
         chosen = shared.own_part(order.batch(number, settings.batch))
         real = to_unit_range(pixels[chosen.to(pixels.device)].to(device))
         if settings.mirror:
             real = mirrored_at_random(real)
         latent = torch.randn(len(real), settings.latent_dim, device=device)
-        due = penalty if number % settings.penalty_steps == 0 else None
-        losses = adversarial_step(players, real, latent, game=game, penalty=due, backward=backward)
-        return losses | scores
+        return adversarial_step(both, real, latent, **how)
 
     return update
-
-
-def _watched(game: Game) -> tuple[Game, dict[str, Tensor]]:
-    """Return a game, and the players' scores in its last update, which it keeps up to date."""
-    scores: dict[str, Tensor] = {}
-
-    def discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        if game.probabilities:
-            found = player_scores(real_logits.detach(), fake_logits.detach())
-            scores.update(zip(SCORES, found, strict=True))
-        return game.discriminator(real_logits, fake_logits)
-
-    return replace(game, discriminator=discriminator), scores
-
-
-def _penalty(settings: DCGAN, bare: nn.Module) -> Penalty | None:
-    """Return the penalty of an update in which it is due, on the bare network: one of mixed precision is refused.
-
-    A penalty that is paid seldom, and then so many times as much, has nearly the same effect and costs less: Karras et
-    al. (2020), Analyzing and improving the image quality of StyleGAN, section 3.1, "lazy regularization".
-    """
-    penalty = penalty_of(settings)
-    if penalty is None:
-        return None
-    return lambda _, real, fake: settings.penalty_steps * penalty(bare, real, fake)

@@ -49,10 +49,10 @@ def penalty_of(settings: GameSettings) -> Penalty | None:
     if settings.penalty == "gradient_penalty":
         return partial(gradient_penalty, weight=weight)
     if settings.penalty == "r1":
-        return lambda discriminator, real, fake: r1_penalty(discriminator, real, gamma=weight)
+        return lambda discriminator, real, fake, *told: r1_penalty(discriminator, real, *told, gamma=weight)
     if settings.penalty == "r1_r2":
-        return lambda discriminator, real, fake: (
-            r1_penalty(discriminator, real, gamma=weight) + r2_penalty(discriminator, fake, gamma=weight)
+        return lambda discriminator, real, fake, *told: (
+            r1_penalty(discriminator, real, *told, gamma=weight) + r2_penalty(discriminator, fake, *told, gamma=weight)
         )
     return None
 

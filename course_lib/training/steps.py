@@ -5,10 +5,10 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, l1_loss, mse_loss
 from torch.optim import Optimizer
 
 from course_lib.losses.adversarial import NON_SATURATING, Game, generator_loss
@@ -20,6 +20,7 @@ from course_lib.losses.semi_supervised import (
 
 Backward = Callable[[Tensor], None]
 Penalty = Callable[..., Tensor]
+Reconstruction = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass
@@ -65,11 +66,30 @@ def supervised_step(
     return {"class_loss": loss.detach()}
 
 
+def regression_step(
+    network: nn.Module,
+    optimizer: Optimizer,
+    latent: Float[Tensor, "batch latent_dim"],
+    condition: Shaped[Tensor, "batch *given"],
+    wanted: Float[Tensor, "batch *shape"],
+    *,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update a conditional generator without a discriminator: it minimises the mean
+    squared difference from what is wanted, and returns it.
+    """
+    optimizer.zero_grad()
+    loss = mse_loss(network(latent, condition), wanted)
+    backward(loss)
+    optimizer.step()
+    return {"regression_loss": loss.detach()}
+
+
 def adversarial_step(
     players: Players,
     real: Float[Tensor, "batch *shape"],
     latent: Float[Tensor, "batch latent_dim"],
-    labels: Int[Tensor, " batch"] | None = None,
+    condition: Shaped[Tensor, "batch *given"] | None = None,
     *,
     game: Game = NON_SATURATING,
     penalty: Penalty | None = None,
@@ -78,20 +98,20 @@ def adversarial_step(
     """Update the discriminator, then the generator, on one batch.
 
     Args:
-        labels: of the real images, for networks that take the class, too. A fake is
-            made for each of them.
+        condition: what both networks are told of each real image, too, if anything:
+            its class, or a part of it. A fake is made for each of them.
         penalty: is added to the discriminator's loss; called with the discriminator,
-            the real images, the fakes and, where there are some, the labels.
+            the real images, the fakes and, where there is one, the condition.
 
     Returns both losses. What they are measured in is the game's business.
     """
-    classes = () if labels is None else (labels,)
-    fake = players.generator(latent, *classes)
+    told = () if condition is None else (condition,)
+    fake = players.generator(latent, *told)
     losses = discriminator_step(
         players,
         real,
         fake.detach(),  # keeps this gradient out of the generator
-        labels,
+        condition,
         game=game,
         penalty=penalty,
         backward=backward,
@@ -100,7 +120,7 @@ def adversarial_step(
         players,
         real,
         fake,
-        labels,
+        condition,
         game=game,
         backward=backward,
     )
@@ -110,22 +130,22 @@ def discriminator_step(
     players: Players,
     real: Float[Tensor, "batch *shape"],
     fake: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"] | None = None,
+    condition: Shaped[Tensor, "batch *given"] | None = None,
     *,
     game: Game = NON_SATURATING,
     penalty: Penalty | None = None,
     backward: Backward = Tensor.backward,
 ) -> dict[str, Tensor]:
     """Update the discriminator alone, on fakes that carry no gradient."""
-    classes = () if labels is None else (labels,)
+    told = () if condition is None else (condition,)
     discriminator = players.discriminator
     players.discriminator_optimizer.zero_grad()
     loss = game.discriminator(
-        discriminator(real, *classes),
-        discriminator(fake, *classes),
+        discriminator(real, *told),
+        discriminator(fake, *told),
     )
     if penalty is not None:
-        loss = loss + penalty(discriminator, real, fake, *classes)
+        loss = loss + penalty(discriminator, real, fake, *told)
     backward(loss)
     players.discriminator_optimizer.step()
     return {"discriminator_loss": loss.detach()}
@@ -135,27 +155,85 @@ def generator_step(
     players: Players,
     real: Float[Tensor, "batch *shape"],
     fake: Float[Tensor, "batch *shape"],
-    labels: Int[Tensor, " batch"] | None = None,
+    condition: Shaped[Tensor, "batch *given"] | None = None,
     *,
     game: Game = NON_SATURATING,
+    reconstruction: Reconstruction | None = None,
     backward: Backward = Tensor.backward,
 ) -> dict[str, Tensor]:
     """Update the generator alone, through a discriminator that stays as it is.
 
-    The real images are looked at only where the game is paired.
+    Args:
+        condition: as for `adversarial_step`.
+        reconstruction: is added to the generator's loss; called with the fakes and
+            the real images that they shall be like.
+
+    The real images are looked at only where the game is paired, or for the
+    reconstruction.
     """
-    classes = () if labels is None else (labels,)
+    told = () if condition is None else (condition,)
     players.generator_optimizer.zero_grad()
     with frozen(players.discriminator):
-        logits = players.discriminator(fake, *classes)
+        logits = players.discriminator(fake, *told)
         if game.paired:
-            of_real = players.discriminator(real, *classes)
+            of_real = players.discriminator(real, *told)
             loss = game.generator(of_real, logits)
         else:
             loss = game.generator(logits)
+        if reconstruction is not None:
+            loss = loss + reconstruction(fake, real)
         backward(loss)
     players.generator_optimizer.step()
     return {"generator_loss": loss.detach()}
+
+
+def cycle_step(
+    there: Players,
+    back: Players,
+    first: Float[Tensor, "first *shape"],
+    second: Float[Tensor, "second *shape"],
+    *,
+    cycle_weight: float = 10.0,
+    game: Game = NON_SATURATING,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update two GANs that translate between two piles of images without pairs.
+
+    The generator of `there` turns images of the first pile into some of the second,
+    whose discriminator it has; `back` does the reverse. Both generators minimise
+    their adversarial losses and `cycle_weight` times the mean absolute difference
+    between each image and what comes back of it.
+
+    Returns the losses of both discriminators, of both generators, and of the cycle,
+    without its weight.
+
+    Source: Zhu et al. (2017), section 3, equations 1 to 3. They use the
+    least-squares game and show the discriminators earlier fakes, too; we do not.
+    """
+    fake_second, fake_first = there.generator(first), back.generator(second)
+    losses = {}
+    for name, players, real, fake in (
+        ("there", there, second, fake_second),
+        ("back", back, first, fake_first),
+    ):
+        found = discriminator_step(players, real, fake.detach(), game=game, backward=backward)
+        losses[f"{name}_discriminator_loss"] = found["discriminator_loss"]
+
+    there.generator_optimizer.zero_grad()
+    back.generator_optimizer.zero_grad()
+    with frozen(there.discriminator), frozen(back.discriminator):
+        of_there = game.generator(there.discriminator(fake_second))
+        of_back = game.generator(back.discriminator(fake_first))
+        cycle = l1_loss(back.generator(fake_second), first)
+        cycle = cycle + l1_loss(there.generator(fake_first), second)
+        backward(of_there + of_back + cycle_weight * cycle)
+    there.generator_optimizer.step()
+    back.generator_optimizer.step()
+    return losses | {
+        "there_generator_loss": of_there.detach(),
+        "back_generator_loss": of_back.detach(),
+        "cycle_loss": cycle.detach(),
+    }
 
 
 def unrolled_generator_step(
