@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Float
@@ -19,8 +19,6 @@ from course_lib.data.augment import DifferentiableAugmentation, mirrored_at_rand
 from course_lib.data.batches import ShuffledIndices
 from course_lib.data.images import ImageData, ImageForm, load, to_unit_range
 from course_lib.errors import InputError
-from course_lib.evaluation.frechet import frechet_distance
-from course_lib.evaluation.judge import Judge, judge
 from course_lib.evaluation.scores import player_scores
 from course_lib.losses.adversarial import GAMES, Game
 from course_lib.models.blocks import Augmented
@@ -37,7 +35,6 @@ from course_lib.training.steps import Backward, Penalty, Players, adversarial_st
 SAMPLES = 25  # pictures that are drawn on the way, always from the same latents
 SETTLING = 2000  # latents that batch norm's statistics are taken from, once a generator is averaged
 REPORTS = 20
-AT_ONCE = 500  # pictures that are drawn or judged together: 10,000 would take gigabytes
 SCORES = ("generator_score", "discriminator_score")
 NORMS = ("batch", "spectral", "none")
 
@@ -136,19 +133,7 @@ NETWORKS: Mapping[str, Callable[[DCGAN, ImageForm], nn.Module]] = {
 }
 
 
-class Prepared(NamedTuple):
-    """The pictures, and who judges those that a generator draws: None where nobody can."""
-
-    data: ImageData
-    judge: Judge | None
-
-    @property
-    def judged_by(self) -> dict[str, str]:
-        """The SHA-256 of the judge's weights, by the name under which they are shipped."""
-        return {f"classifier_{self.judge.data_name}": self.judge.sha256} if self.judge else {}
-
-
-def prepare(settings: DCGAN, *, seed: int) -> Prepared:
+def prepare(settings: DCGAN, *, seed: int) -> shared.Judged:
     """Load the pictures.
 
     Raises:
@@ -170,12 +155,12 @@ def prepare(settings: DCGAN, *, seed: int) -> Prepared:
     )
     for build in NETWORKS.values():
         build(settings, data.form)  # a network refuses a form that it cannot have
-    return Prepared(data, _judge(data))
+    return shared.judged(data)
 
 
 def train(
     settings: DCGAN,
-    prepared: Prepared,
+    prepared: shared.Judged,
     *,
     seed: int,
     folder: RunFolder | None = None,
@@ -244,21 +229,14 @@ def settled(generator: nn.Module, settings: DCGAN) -> nn.Module:
     return network.eval()
 
 
-def measure(settings: DCGAN, prepared: Prepared, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+def measure(settings: DCGAN, prepared: shared.Judged, networks: Mapping[str, nn.Module]) -> dict[str, float]:
     """Return what the judge of the data finds in as many pictures of the generator as there are test pictures.
 
-    classifier_frechet: the distance of `frechet_distance`, on the judge's features.
-    class_entropy_nats: of the shares of the classes among them; log(classes) where all come equally often.
+    For its scores see `shared.Judged.scores`.
     """
     if prepared.judge is None or "generator" not in networks:
         return {}
-    real = to_unit_range(prepared.data.test_images)
-    fake = sample(settings, networks, len(real), seed=0)
-    shares = prepared.judge.classes(fake).bincount(minlength=prepared.data.classes) / len(fake)
-    return {
-        "classifier_frechet": frechet_distance(prepared.judge.features(real), prepared.judge.features(fake)),
-        "class_entropy_nats": torch.special.entr(shares).sum().item(),
-    }
+    return prepared.scores(sample(settings, networks, len(prepared.data.test_images), seed=0))
 
 
 def sample(
@@ -272,16 +250,7 @@ def sample(
     if "generator" not in networks:
         raise InputError(f"nothing here can draw: it holds {', '.join(networks)}, and no generator")
     latents = fixed_latents(count, settings.latent_dim, seed)
-    return torch.cat([drawing(networks["generator"], some)() for some in latents.split(AT_ONCE)])
-
-
-def _judge(data: ImageData) -> Judge | None:
-    """Return who knows such pictures, if anybody: of the same name, and of the same form."""
-    try:
-        found = judge(data.name)
-    except InputError:
-        return None
-    return found if found.form == data.form else None
+    return torch.cat([drawing(networks["generator"], some)() for some in latents.split(shared.AT_ONCE)])
 
 
 def _step(
