@@ -25,7 +25,7 @@ from course_lib.training.fit import Fitted, Training, fit, hold_then_fall
 from course_lib.training.steps import Backward
 
 AT_ONCE = 500  # pictures that are drawn or judged together: 10,000 would take gigabytes
-REPORTS = 10
+REPORTS = 5
 
 
 class Outcome(NamedTuple):

@@ -36,7 +36,7 @@ class VAESettings:
     threads: Annotated[int | None, Field(ge=1, le=1024, description="CPU threads; not given: as many as there are")]
     beta: Annotated[float, Field(ge=0, le=1000, description="weight of the divergence from N(0, I)")] = 1.0
     latent_dim: Annotated[int, Field(ge=1, le=10_000, description="numbers in a latent vector")] = 20
-    width: Annotated[int, Field(ge=1, le=1024, description="channels of the first convolution")] = 12
+    width: Annotated[int, Field(ge=1, le=1024, description="channels of the first convolution")] = 10
     validation: Annotated[
         int, Field(ge=0, description="measure on so many training pictures set aside, not on the test pictures")
     ] = 0
