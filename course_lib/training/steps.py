@@ -121,8 +121,8 @@ def vae_step(
 def diffusion_step(
     denoiser: nn.Module,
     optimizer: Optimizer,
-    images: Float[Tensor, "batch channels side side"],
-    noise: Float[Tensor, "batch channels side side"],
+    images: Float[Tensor, "batch *shape"],
+    noise: Float[Tensor, "batch *shape"],
     step: Int[Tensor, " batch"],
     schedule: NoiseSchedule,
     *,
