@@ -258,7 +258,7 @@ def test_no_test_picture_and_no_label_changes_what_is_learnt(recipe, tmp_path, m
 def test_a_batch_that_the_processes_cannot_share_is_refused(recipe, monkeypatch):
     monkeypatch.setattr(runtime, "processes", lambda: 3)
     with pytest.raises(InputError, match="batch=128 cannot be shared by 3 processes"):
-        FAMILIES[recipe][0].prepare(recipes.settings(recipe, scale="quick"), seed=0)
+        FAMILIES[recipe][0].prepare(recipes.settings(recipe, scale="quick", batch=128), seed=0)
 
 
 @pytest.mark.parametrize("recipe", FAMILIES)

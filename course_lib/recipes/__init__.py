@@ -182,13 +182,13 @@ RECIPES = {
     "autoencoder": Recipe(
         summary="a convolutional autoencoder: pictures squeezed through a few numbers",
         family=autoencoder,
-        quick=autoencoder.Settings(data="digits", epochs=40, latent_dim=8, **QUICK),
+        quick=autoencoder.Settings(data="digits", epochs=40, batch=64, latent_dim=8, **QUICK),
         full=autoencoder.Settings(data="mnist", epochs=6, **FULL),
     ),
     "denoising_autoencoder": Recipe(
         summary="the same, taught to clean pictures of noise",
         family=autoencoder,
-        quick=autoencoder.Settings(data="digits", epochs=40, noise_factor=0.5, **QUICK),
+        quick=autoencoder.Settings(data="digits", epochs=60, batch=64, noise_factor=0.5, **QUICK),
         full=autoencoder.Settings(data="mnist", epochs=8, noise_factor=0.5, width=8, **FULL),
     ),
     "vae": Recipe(
