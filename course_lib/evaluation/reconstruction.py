@@ -4,7 +4,6 @@ import math
 
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
 
 RANGE = 2.0  # from -1 to 1
 
@@ -32,5 +31,8 @@ def psnr(
     Args:
         images, reconstructions: pixels in [-1, 1].
     """
+    # Here, for it takes long to import, and every recipe would wait for it.
+    from torchmetrics.functional.image import peak_signal_noise_ratio
+
     ratio = peak_signal_noise_ratio(reconstructions, images, data_range=RANGE)
     return ratio.item() if math.isfinite(ratio.item()) else math.inf
