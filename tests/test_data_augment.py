@@ -4,7 +4,14 @@ import pytest
 import torch
 from pydantic import TypeAdapter
 
-from course_lib.data.augment import BACKGROUND, DifferentiableAugmentation, RandomAffine, mirrored_at_random
+from course_lib.data.augment import (
+    BACKGROUND,
+    DifferentiableAugmentation,
+    RandomAffine,
+    binarised,
+    mirrored_at_random,
+    with_noise,
+)
 
 
 def bright_pixel(row, column, *, side=9, batch=64):
@@ -212,3 +219,31 @@ def test_about_half_of_the_pictures_are_mirrored_left_to_right():
     mirrored = mirrored_at_random(images)
     turned = (mirrored == images.flip(3)).all(3).all(2).all(1)
     assert torch.equal(mirrored[~turned], images[~turned]) and 0.45 < turned.float().mean() < 0.55
+
+
+def test_noise_has_twice_the_factors_spread_and_is_clipped():
+    generator = torch.Generator().manual_seed(0)
+    grey = with_noise(torch.zeros(200, 1, 8, 8), 0.1, generator=generator)
+    assert grey.std().item() == pytest.approx(0.2, rel=0.03) and grey.mean().item() == pytest.approx(0, abs=0.01)
+    black = with_noise(torch.full((200, 1, 8, 8), -1.0), 0.5, generator=generator)
+    assert (
+        black.min() == -1 and black.max() == 1 and (black == -1).double().mean().item() == pytest.approx(0.5, abs=0.02)
+    )
+
+
+def test_a_pixel_becomes_white_as_often_as_it_is_bright():
+    images = torch.tensor([-1.0, -0.5, 0.0, 0.8, 1.0]).expand(20_000, 1, 1, 5)
+    found = binarised(images, generator=torch.Generator().manual_seed(0))
+    assert set(found.unique().tolist()) == {-1.0, 1.0}
+    assert (found > 0).double().mean(0).flatten().tolist() == pytest.approx([0, 0.25, 0.5, 0.9, 1], abs=0.02)
+
+
+@pytest.mark.parametrize("change", [binarised, lambda images, **how: with_noise(images, 0.5, **how)])
+def test_the_generator_alone_decides_where_there_is_one(change):
+    images = torch.rand(5, 1, 8, 8) * 2 - 1
+    one, same, other = (change(images, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    torch.manual_seed(3)
+    one, other = change(images), change(images)
+    torch.manual_seed(3)
+    assert torch.equal(change(images), one) and not torch.equal(one, other)

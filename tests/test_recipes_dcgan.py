@@ -25,7 +25,7 @@ from course_lib.losses.adversarial import GAMES
 from course_lib.losses.gradient_penalty import gradient_penalty
 from course_lib.models.blocks import Dropout
 from course_lib.models.dcgan import Discriminator, Generator
-from course_lib.recipes import dcgan, players
+from course_lib.recipes import dcgan, players, shared
 from course_lib.training.fit import hold_then_fall
 from course_lib.training.samples import fixed_latents
 
@@ -435,7 +435,7 @@ def test_a_judge_of_other_sizes_is_not_asked():
 def test_samples_are_drawn_by_the_generator_from_the_seed_alone(seen, monkeypatch):
     drawn = dcgan.sample(seen.settings, seen.networks, 7, seed=4)
     assert drawn.shape == (7, 1, 12, 12) and drawn.abs().max() <= 1
-    monkeypatch.setattr(players, "AT_ONCE", 3)
+    monkeypatch.setattr(shared, "AT_ONCE", 3)
     assert torch.allclose(dcgan.sample(seen.settings, seen.networks, 7, seed=4), drawn, atol=1e-5)
     assert not torch.allclose(dcgan.sample(seen.settings, seen.networks, 7, seed=5), drawn, atol=1e-2)
     with pytest.raises(InputError, match="holds discriminator, and no generator"):
@@ -484,7 +484,7 @@ import sys
 from pathlib import Path
 
 from course_lib import recipes
-from course_lib.recipes import dcgan, players
+from course_lib.recipes import dcgan, players, shared
 
 
 def anonymous_mb():

@@ -6,18 +6,23 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from course_lib.losses.adversarial import GAMES
+from course_lib.losses.diffusion import cosine_schedule
 from course_lib.losses.semi_supervised import feature_matching_loss, real_logit
 from course_lib.models import mlp_gan as toy
 from course_lib.models.classifier import Classifier
 from course_lib.models.semi_supervised_gan import Generator
+from course_lib.models.vae import VAE
 from course_lib.training.steps import (
     Players,
     adversarial_step,
+    autoencoder_step,
+    diffusion_step,
     frozen,
     generator_step,
     semi_supervised_step,
     supervised_step,
     unrolled_generator_step,
+    vae_step,
 )
 
 
@@ -207,3 +212,60 @@ def test_an_unrolled_generator_takes_account_of_how_the_discriminator_will_answe
     by_differences = (ahead(0.7 + 1e-6) - ahead(0.7 - 1e-6)) / 2e-6
     assert 0.7 - position[0, 0].item() == pytest.approx(by_differences, rel=1e-6)
     assert discriminator.weight.item() == weight and discriminator.weight.grad is None
+
+
+def check_one_descent(network, by_hand, loss, step):
+    """A step of plain gradient descent with rate 0.1 on this loss, whatever a step before has left in the gradients."""
+    gradients = torch.autograd.grad(loss, list(by_hand.parameters()))
+    for weight in network.parameters():
+        weight.grad = torch.ones_like(weight)
+    found = step(network, torch.optim.SGD(network.parameters(), lr=0.1))
+    assert not any(value.requires_grad for value in found.values())
+    for new, old, gradient in zip(network.parameters(), by_hand.parameters(), gradients, strict=True):
+        assert torch.allclose(new, old - 0.1 * gradient, atol=1e-6)
+    return {name: value.item() for name, value in found.items()}
+
+
+def test_an_autoencoders_step_is_one_descent_on_the_squared_error_from_the_targets():
+    torch.manual_seed(0)
+    network, inputs, targets = torch.nn.Linear(4, 4), torch.randn(5, 4), torch.randn(5, 4)
+    by_hand = copy.deepcopy(network)
+    loss = (by_hand(inputs) - targets).square().mean()
+    found = check_one_descent(network, by_hand, loss, lambda *how: autoencoder_step(*how, inputs, targets))
+    assert found == {"reconstruction_loss": pytest.approx(loss.item())}
+
+
+@pytest.mark.parametrize("beta", [1.0, 3.0])
+def test_a_vaes_step_is_one_descent_on_the_mean_of_the_bound(beta):
+    torch.manual_seed(0)
+    network, noise = VAE(channels=1, side_px=8, latent_dim=3, width=2), torch.randn(5, 3)
+    images = torch.randint(0, 2, (5, 1, 8, 8)) * 2.0 - 1
+    by_hand = copy.deepcopy(network)
+    logits, mean, log_variance = by_hand(images, noise)
+    right = torch.where(images > 0, logits.sigmoid(), 1 - logits.sigmoid())
+    reconstruction = -right.log().sum((1, 2, 3)).mean()
+    kl = ((mean**2 + log_variance.exp() - 1 - log_variance) / 2).sum(1).mean()
+    loss = reconstruction + beta * kl
+    found = check_one_descent(network, by_hand, loss, lambda *how: vae_step(*how, images, noise, beta=beta))
+    assert found == {
+        "negative_elbo_nats": pytest.approx(loss.item(), rel=1e-5),
+        "reconstruction_nats": pytest.approx(reconstruction.item(), rel=1e-5),
+        "kl_nats": pytest.approx(kl.item(), rel=1e-5),
+    }
+
+
+def test_a_diffusion_models_step_is_one_descent_on_the_squared_error_of_the_noise():
+    class Network(torch.nn.Linear):
+        """Sees the step, too."""
+
+        def forward(self, noisy, step):
+            return super().forward(noisy) * (step + 1)[:, None]
+
+    torch.manual_seed(0)
+    network, images, noise, step = Network(4, 4), torch.randn(5, 4), torch.randn(5, 4), torch.tensor([0, 1, 2, 3, 3])
+    schedule, by_hand = cosine_schedule(5), copy.deepcopy(network)
+    left = schedule.alpha_bars[step][:, None]
+    noisy = left.sqrt() * images + (1 - left).sqrt() * noise
+    loss = (by_hand(noisy, step) - noise).square().mean()
+    step_of = lambda *how: diffusion_step(*how, images, noise, step, schedule)  # noqa: E731
+    assert check_one_descent(network, by_hand, loss, step_of) == {"noise_loss": pytest.approx(loss.item())}

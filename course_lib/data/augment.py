@@ -138,3 +138,36 @@ def mirrored_at_random(
     """Mirror about half of the images, left to right."""
     chosen = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
     return torch.where(chosen, images.flip(3), images)
+
+
+def with_noise(
+    images: Float[Tensor, "batch channels height width"],
+    noise_factor: float,
+    *,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "batch channels height width"]:
+    """Add Gaussian noise to every pixel, and clip the sum to [-1, 1].
+
+    Args:
+        images: pixels in [-1, 1].
+        noise_factor: standard deviation of the noise where pixels are in [0, 1]; here it is twice as large.
+        generator: where the noise comes from; None is torch's global random state, on the device of the images.
+    """
+    noise = torch.randn(images.shape, generator=generator, device=images.device)
+    return (images + 2 * noise_factor * noise).clamp(-1, 1)
+
+
+def binarised(
+    images: Float[Tensor, "batch channels height width"], *, generator: torch.Generator | None = None
+) -> Float[Tensor, "batch channels height width"]:
+    """Make every pixel white (1) with a probability of its brightness, else black (-1).
+
+    Args:
+        images: pixels in [-1, 1]; a grey one of 0 is white every other time.
+        generator: as for `with_noise`.
+
+    Source: Salakhutdinov and Murray (2008), On the quantitative analysis of deep belief networks; they did so with
+    MNIST.
+    """
+    chance = torch.rand(images.shape, generator=generator, device=images.device)
+    return torch.where(chance < (images + 1) / 2, 1.0, -1.0)

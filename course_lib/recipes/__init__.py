@@ -16,7 +16,17 @@ from typing import Any
 from course_lib import records, runtime
 from course_lib.data.augment import RandomAffine
 from course_lib.errors import InputError
-from course_lib.recipes import classifier, conditional_gan, dcgan, image_to_image, semi_supervised, toy_gan
+from course_lib.recipes import (
+    autoencoder,
+    classifier,
+    conditional_gan,
+    dcgan,
+    diffusion,
+    image_to_image,
+    semi_supervised,
+    toy_gan,
+    vae,
+)
 from course_lib.recipes.run_folder import check_free, open_run_folder
 from course_lib.recipes.settings import change
 from course_lib.recipes.shared import Family, Outcome, Prepared, judged_by
@@ -45,6 +55,9 @@ TOY_GAN = toy_gan.Settings(
     checkpoint_steps=1000,
     sample_steps=500,
 )
+# What recipes of one network have in common. Float32, so that the outputs stored in the notebooks hold everywhere.
+QUICK = {"checkpoint_steps": 200, "sample_steps": 200, "precision": "float32", "threads": 1}
+FULL = {"checkpoint_steps": 1000, "sample_steps": 1000, "precision": "auto", "threads": None}
 RECIPES = {
     "ssgan": Recipe(
         summary="a semi-supervised GAN and its supervised baseline: a classifier from few labels",
@@ -291,6 +304,30 @@ RECIPES = {
             precision="auto",
             threads=None,
         ),
+    ),
+    "autoencoder": Recipe(
+        summary="a convolutional autoencoder: pictures squeezed through a few numbers",
+        family=autoencoder,
+        quick=autoencoder.Settings(data="digits", epochs=40, batch=64, latent_dim=8, **QUICK),
+        full=autoencoder.Settings(data="mnist", epochs=6, **FULL),
+    ),
+    "denoising_autoencoder": Recipe(
+        summary="the same, taught to clean pictures of noise",
+        family=autoencoder,
+        quick=autoencoder.Settings(data="digits", epochs=60, batch=64, noise_factor=0.5, **QUICK),
+        full=autoencoder.Settings(data="mnist", epochs=8, noise_factor=0.5, width=8, **FULL),
+    ),
+    "vae": Recipe(
+        summary="a variational autoencoder: a decoder that draws from noise, and a bound on the likelihood",
+        family=vae,
+        quick=vae.Settings(data="digits", epochs=60, latent_dim=8, **QUICK),
+        full=vae.Settings(data="mnist", epochs=12, latent_dim=16, **FULL),
+    ),
+    "diffusion": Recipe(
+        summary="a denoising diffusion model: draws by removing noise, a little at a time",
+        family=diffusion,
+        quick=diffusion.Settings(data="digits", epochs=100, **QUICK),
+        full=diffusion.Settings(data="mnist", epochs=16, average=0.998, **FULL),
     ),
     "toy_gan": Recipe(
         summary="a GAN on points in the plane, with every loss and remedy of chapter 3 as an option",

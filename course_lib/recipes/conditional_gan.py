@@ -1,8 +1,8 @@
 """A conditional GAN: ask for a class, or for a caption such as "bold slanted seven", and get a picture of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Annotated, Any, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,6 @@ from course_lib.data.images import ImageData, ImageForm, load, to_unit_range
 from course_lib.errors import InputError
 from course_lib.evaluation.captions import CaptionReader, caption_reader
 from course_lib.evaluation.frechet import frechet_distance
-from course_lib.evaluation.judge import Judge
 from course_lib.losses.adversarial import GAMES
 from course_lib.models.conditional_gan import (
     CONDITIONINGS,
@@ -129,22 +128,16 @@ NETWORKS: Mapping[str, Callable[[ConditionalGAN, ImageForm], nn.Module]] = {
 }
 
 
-class Prepared(NamedTuple):
+@dataclass(frozen=True)
+class Prepared(shared.Judged):
     """The pictures, the condition of each, who judges those that a generator draws, and who reads captions off them.
 
     Where there are captions, `data` has every picture in its four forms, without those whose caption is withheld.
     """
 
-    data: ImageData
     train_conditions: Int[Tensor, "train *attributes"]
     test_conditions: Int[Tensor, "test *attributes"]
-    judge: Judge | None
     reader: CaptionReader | None = None
-
-    @property
-    def judged_by(self) -> dict[str, str]:
-        """The SHA-256 of the judge's weights, by the name under which they are shipped."""
-        return players.named(self.judge)
 
 
 def prepare(settings: ConditionalGAN, *, seed: int) -> Prepared:
@@ -159,9 +152,9 @@ def prepare(settings: ConditionalGAN, *, seed: int) -> Prepared:
     data = load(settings.data, side_px=settings.side_px, validation=settings.validation)
     for build in NETWORKS.values():
         build(settings, data.form)  # a network refuses a form that it cannot have
-    judge = players.judge_of(data)
+    judge = shared.judged(data).judge
     if not settings.captions:
-        return Prepared(data, data.train_labels, data.test_labels, judge)
+        return Prepared(data, judge, data.train_labels, data.test_labels)
     train, test = captions.captioned(data)
     reader = caption_reader(judge, train) if judge else None
     # (pictures, 1, 3) against (withheld, 3): a picture stays where it has none of these captions.
@@ -174,7 +167,7 @@ def prepare(settings: ConditionalGAN, *, seed: int) -> Prepared:
         test_images=test.images,
         test_labels=test.conditions[:, 0],
     )
-    return Prepared(data, train.conditions, test.conditions, judge, reader)
+    return Prepared(data, judge, train.conditions, test.conditions, reader)
 
 
 def withheld_conditions(settings: ConditionalGAN) -> Int[Tensor, "withheld 3"]:

@@ -1,7 +1,7 @@
 """DCGAN on any pictures: the data sets of the course, or a folder of one's own."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -13,8 +13,6 @@ from course_lib import runtime
 from course_lib.data.augment import DifferentiableAugmentation, mirrored_at_random
 from course_lib.data.batches import ShuffledIndices
 from course_lib.data.images import ImageData, ImageForm, load, to_unit_range
-from course_lib.evaluation.frechet import frechet_distance
-from course_lib.evaluation.judge import Judge
 from course_lib.losses.adversarial import GAMES
 from course_lib.models.dcgan import KERNELS, Discriminator, Generator
 from course_lib.recipes import players, shared
@@ -116,19 +114,7 @@ NETWORKS: Mapping[str, Callable[[DCGAN, ImageForm], nn.Module]] = {
 }
 
 
-class Prepared(NamedTuple):
-    """The pictures, and who judges those that a generator draws: None where nobody can."""
-
-    data: ImageData
-    judge: Judge | None
-
-    @property
-    def judged_by(self) -> dict[str, str]:
-        """The SHA-256 of the judge's weights, by the name under which they are shipped."""
-        return players.named(self.judge)
-
-
-def prepare(settings: DCGAN, *, seed: int) -> Prepared:
+def prepare(settings: DCGAN, *, seed: int) -> shared.Judged:
     """Load the pictures.
 
     Raises:
@@ -143,12 +129,12 @@ def prepare(settings: DCGAN, *, seed: int) -> Prepared:
     )
     for build in NETWORKS.values():
         build(settings, data.form)  # a network refuses a form that it cannot have
-    return Prepared(data, players.judge_of(data))
+    return shared.judged(data)
 
 
 def train(
     settings: DCGAN,
-    prepared: Prepared,
+    prepared: shared.Judged,
     *,
     seed: int,
     folder: RunFolder | None = None,
@@ -172,21 +158,15 @@ def train(
         show=show,
     )
 
-def measure(settings: DCGAN, prepared: Prepared, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+
+def measure(settings: DCGAN, prepared: shared.Judged, networks: Mapping[str, nn.Module]) -> dict[str, float]:
     """Return what the judge of the data finds in as many pictures of the generator as there are test pictures.
 
-    classifier_frechet: the distance of `frechet_distance`, on the judge's features.
-    class_entropy_nats: of the shares of the classes among them; log(classes) where all come equally often.
+    For its scores see `shared.Judged.scores`.
     """
     if prepared.judge is None or "generator" not in networks:
         return {}
-    real = to_unit_range(prepared.data.test_images)
-    fake = sample(settings, networks, len(real), seed=0)
-    shares = prepared.judge.classes(fake).bincount(minlength=prepared.data.classes) / len(fake)
-    return {
-        "classifier_frechet": frechet_distance(prepared.judge.features(real), prepared.judge.features(fake)),
-        "class_entropy_nats": torch.special.entr(shares).sum().item(),
-    }
+    return prepared.scores(sample(settings, networks, len(prepared.data.test_images), seed=0))
 
 
 def sample(

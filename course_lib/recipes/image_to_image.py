@@ -4,7 +4,7 @@ A GAN whose discriminator sees the given image, too, beside a regression with th
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -18,7 +18,6 @@ from course_lib.data.batches import ShuffledIndices
 from course_lib.data.images import ImageData, ImageForm, load, to_unit_range
 from course_lib.data.pairs import TASKS
 from course_lib.evaluation.frechet import frechet_distance
-from course_lib.evaluation.judge import Judge
 from course_lib.losses.adversarial import GAMES
 from course_lib.losses.diversity import mode_seeking_loss
 from course_lib.models.image_to_image import Discriminator, Generator
@@ -120,19 +119,7 @@ NETWORKS: Mapping[str, Callable[[ImageToImage, ImageForm], nn.Module]] = {
 }
 
 
-class Prepared(NamedTuple):
-    """The pictures that are wanted, and who judges those that a generator draws: None where nobody can."""
-
-    data: ImageData
-    judge: Judge | None
-
-    @property
-    def judged_by(self) -> dict[str, str]:
-        """The SHA-256 of the judge's weights, by the name under which they are shipped."""
-        return players.named(self.judge)
-
-
-def prepare(settings: ImageToImage, *, seed: int) -> Prepared:
+def prepare(settings: ImageToImage, *, seed: int) -> shared.Judged:
     """Load the pictures.
 
     Raises:
@@ -143,12 +130,12 @@ def prepare(settings: ImageToImage, *, seed: int) -> Prepared:
     for build in NETWORKS.values():
         build(settings, data.form)  # a network refuses a form that it cannot have
     TASKS[settings.task].given(to_unit_range(data.test_images[:1]))  # as a task refuses a side
-    return Prepared(data, players.judge_of(data))
+    return shared.judged(data)
 
 
 def train(
     settings: ImageToImage,
-    prepared: Prepared,
+    prepared: shared.Judged,
     *,
     seed: int,
     folder: RunFolder | None = None,
@@ -179,7 +166,7 @@ def train(
 
 
 def train_regression(
-    settings: ImageToImage, prepared: Prepared, *, seed: int, folder: RunFolder | None = None
+    settings: ImageToImage, prepared: shared.Judged, *, seed: int, folder: RunFolder | None = None
 ) -> shared.Outcome:
     """Train the generator's network alone, on the mean squared difference; its latents are 0."""
     data = prepared.data
@@ -212,7 +199,7 @@ def train_regression(
     )
 
 
-def measure(settings: ImageToImage, prepared: Prepared, networks: Mapping[str, nn.Module]) -> dict[str, float]:
+def measure(settings: ImageToImage, prepared: shared.Judged, networks: Mapping[str, nn.Module]) -> dict[str, float]:
     """Return how good a generator's answers to the test pictures are; those of the regression begin with its name.
 
     psnr_db: 10 log10(4 / mean squared difference from the right answer, from the nearer one where there are two).

@@ -16,7 +16,6 @@ from torch.optim.swa_utils import update_bn
 from course_lib import plotting, runtime
 from course_lib.data.images import ImageData, ImageForm
 from course_lib.errors import InputError
-from course_lib.evaluation.judge import Judge, judge
 from course_lib.evaluation.scores import player_scores
 from course_lib.losses.adversarial import GAMES, Game
 from course_lib.models.blocks import Augmented
@@ -31,7 +30,6 @@ from course_lib.training.steps import Penalty, Players
 SAMPLES = 25  # pictures that are drawn on the way, always from the same latents
 SETTLING = 2000  # pictures that batch norm's statistics are taken from, once a generator is averaged
 REPORTS = 20
-AT_ONCE = 500  # pictures that are drawn or judged together: 10,000 would take gigabytes
 SCORES = ("generator_score", "discriminator_score")
 NORMS = ("batch", "spectral", "none")
 
@@ -93,20 +91,6 @@ def with_spectral_norm(network: nn.Module) -> nn.Module:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             spectral_norm(layer)
     return network
-
-
-def judge_of(data: ImageData) -> Judge | None:
-    """Return who knows such pictures, if anybody: of the same name, and of the same form."""
-    try:
-        found = judge(data.name)
-    except InputError:
-        return None
-    return found if found.form == data.form else None
-
-
-def named(judge: Judge | None) -> dict[str, str]:
-    """Return the SHA-256 of a judge's weights, by the name under which they are shipped."""
-    return {f"classifier_{judge.data_name}": judge.sha256} if judge else {}
 
 
 def train(
@@ -270,7 +254,7 @@ def draw(
     """
     if by not in networks:
         raise InputError(f"nothing here can draw: it holds {', '.join(networks)}, and no {by}")
-    batches = zip(*(one.split(AT_ONCE) for one in inputs), strict=True)
+    batches = zip(*(one.split(shared.AT_ONCE) for one in inputs), strict=True)
     return torch.cat([drawing(networks[by], *some)() for some in batches])
 
 

@@ -1,22 +1,31 @@
 """What recipes of several families use."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Adam, Optimizer
 
 from course_lib import runtime
 from course_lib.data.augment import RandomAffine
+from course_lib.data.batches import ShuffledIndices
 from course_lib.data.images import ImageData, ImageForm, to_unit_range
 from course_lib.errors import InputError
+from course_lib.evaluation.frechet import frechet_distance
+from course_lib.evaluation.judge import Judge, judge
 from course_lib.models.blocks import initialise_from_data
 from course_lib.recipes.run_folder import RunFolder
 from course_lib.training.average import RunningAverage
-from course_lib.training.fit import Fitted, Training, fit
+from course_lib.training.fit import Fitted, Training, fit, hold_then_fall
+from course_lib.training.steps import Backward
+
+AT_ONCE = 500  # pictures that are drawn or judged together: 10,000 would take gigabytes
+REPORTS = 5
 
 
 class Outcome(NamedTuple):
@@ -42,6 +51,48 @@ class Prepared(Protocol):
     """The data of a run, and whatever else its family prepares."""
 
     data: Data
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The pictures, and who judges those that a network draws: None where nobody can."""
+
+    data: ImageData
+    judge: Judge | None
+
+    @property
+    def judged_by(self) -> dict[str, str]:
+        """The SHA-256 of the judge's weights, by the name under which they are shipped."""
+        return {f"classifier_{self.judge.data_name}": self.judge.sha256} if self.judge else {}
+
+    @cached_property
+    def _real_features(self) -> Tensor:
+        return self.judge.features(to_unit_range(self.data.test_images))
+
+    def scores(self, drawn: Float[Tensor, "n channels side side"] | None) -> dict[str, float]:
+        """Return what the judge finds in drawn pictures, of which there should be as many as test pictures.
+
+        classifier_frechet: the distance of `frechet_distance`, on the judge's features.
+        class_entropy_nats: of the shares of the classes among them; log(classes) where all come equally often.
+
+        None where nothing was drawn, or where nobody judges.
+        """
+        if self.judge is None or drawn is None:
+            return {}
+        shares = self.judge.class_counts(drawn) / len(drawn)
+        return {
+            "classifier_frechet": frechet_distance(self._real_features, self.judge.features(drawn)),
+            "class_entropy_nats": torch.special.entr(shares).sum().item(),
+        }
+
+
+def judged(data: ImageData) -> Judged:
+    """Return pictures with who knows such, if anybody: a judge of the same name, and of the same form."""
+    try:
+        found = judge(data.name)
+    except InputError:
+        return Judged(data, None)
+    return Judged(data, found if found.form == data.form else None)
 
 
 def judged_by(prepared: Prepared) -> dict[str, str]:
@@ -82,6 +133,21 @@ class AdamSettings(Protocol):
     beta2: float
 
 
+@runtime_checkable
+class OneNetworkSettings(AdamSettings, Protocol):
+    """Settings of a training of one network without labels."""
+
+    epochs: int
+    batch: int
+    hold: float
+    average: float
+    checkpoint_steps: int
+    sample_steps: int
+    precision: runtime.Precision
+    threads: int | None
+    validation: int
+
+
 def adam(network: nn.Module, settings: AdamSettings) -> Adam:
     """Return the optimizer of a network."""
     return Adam(network.parameters(), lr=settings.learning_rate, betas=(settings.beta1, settings.beta2), fused=True)
@@ -116,6 +182,69 @@ def fit_in(
         resume=folder.resume if folder else False,
         show=show or (folder.save_samples if folder else None),
     )
+
+
+def train_network(
+    name: str,
+    settings: OneNetworkSettings,
+    data: ImageData,
+    build: Callable[[Any, ImageForm], nn.Module],
+    step: Callable[[nn.Module, Optimizer, Tensor, Backward], dict[str, Tensor]],
+    *,
+    seed: int,
+    evaluate: Callable[[nn.Module], dict[str, float]],
+    draw: Callable[[nn.Module], Tensor],
+    shown: Mapping[str, str],
+    network_name: str | None = None,
+    folder: RunFolder | None = None,
+    show: Callable[[int, Tensor], None] | None = None,
+) -> Outcome:
+    """Train one network on every training picture, without the labels.
+
+    The network that is kept, drawn with and measured is the running average.
+
+    Args:
+        name: of the training.
+        step: is given the network, its optimizer, a batch of pictures and how to go backwards; it makes an update and
+            returns the losses.
+        evaluate, draw: are given the averaged network, in evaluation mode.
+        network_name: of its file; None is the name of the training.
+        show: as for `fit_in`.
+    """
+    accelerator = runtime.start(seed, settings.precision, settings.threads)
+    network = build(settings, data.form).to(memory_format=torch.channels_last)
+    # Copied before Accelerate makes the network's forward pass one of mixed precision.
+    average = RunningAverage(network, settings.average, runtime.device())
+    kept = average.network.eval()
+    trained, optimizer = accelerator.prepare(network, adam(network, settings))
+    pixels, order = data.train_images.to(runtime.device()), ShuffledIndices(len(data.train_images), seed=seed)
+
+    def update(number: int) -> dict[str, Tensor]:
+        images = to_unit_range(pixels[own_part(order.batch(number, settings.batch))])
+        return step(trained, optimizer, images, accelerator.backward)
+
+    steps_per_epoch = max(1, len(pixels) // settings.batch)
+    training = Training(
+        name=name,
+        step=update,
+        evaluate=lambda: evaluate(kept),
+        steps=settings.epochs * steps_per_epoch,
+        report_steps=steps_per_epoch * max(1, settings.epochs // REPORTS),
+        steps_per_epoch=steps_per_epoch,
+        optimizers=[optimizer],
+        learning_rate=hold_then_fall(settings.hold),
+        average=average,
+        shown=shown,
+        draw=lambda: draw(kept),
+        draw_steps=settings.sample_steps,
+    )
+    fitted = fit_in(folder, training, accelerator, settings.checkpoint_steps, show=show)
+    return Outcome({network_name or name: kept}, evaluate(kept), {name: fitted})
+
+
+def measured_on(settings: OneNetworkSettings) -> str:
+    """Return which pictures metrics are of, as the first word of their names."""
+    return "validation" if settings.validation else "test"
 
 
 def check_batch(name: str, size: int) -> None:

@@ -12,11 +12,13 @@ from torch.nn.functional import cross_entropy, l1_loss, mse_loss
 from torch.optim import Optimizer
 
 from course_lib.losses.adversarial import NON_SATURATING, Game, generator_loss
+from course_lib.losses.diffusion import NoiseSchedule, simple_loss
 from course_lib.losses.semi_supervised import (
     feature_matching_loss,
     real_logit,
     semi_supervised_discriminator_loss,
 )
+from course_lib.losses.variational import negative_elbo
 
 Backward = Callable[[Tensor], None]
 Penalty = Callable[..., Tensor]
@@ -83,6 +85,83 @@ def regression_step(
     backward(loss)
     optimizer.step()
     return {"regression_loss": loss.detach()}
+
+
+def autoencoder_step(
+    autoencoder: nn.Module,
+    optimizer: Optimizer,
+    inputs: Float[Tensor, "batch *shape"],
+    targets: Float[Tensor, "batch *shape"],
+    *,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update an autoencoder on one batch; return the mean squared error between
+    what it makes of the inputs and the targets.
+
+    The targets are the inputs themselves, or, for one that denoises, the clean
+    images. With pixels in [-1, 1] the error is four times that on [0, 1].
+    """
+    optimizer.zero_grad()
+    loss = mse_loss(autoencoder(inputs), targets)
+    backward(loss)
+    optimizer.step()
+    return {"reconstruction_loss": loss.detach()}
+
+
+def vae_step(
+    vae: nn.Module,
+    optimizer: Optimizer,
+    images: Float[Tensor, "batch channels side side"],
+    noise: Float[Tensor, "batch latent_dim"],
+    *,
+    beta: float = 1.0,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update a variational autoencoder on one batch of images with pixels -1 or 1.
+
+    Args:
+        noise: from N(0, I), one vector an image, to draw its latent vector with.
+        beta: weight of the divergence.
+
+    Returns the negative evidence lower bound, whose mean is minimised, and its two
+    parts, as means over the images in nats.
+    """
+    optimizer.zero_grad()
+    logits, mean, log_variance = vae(images, noise)
+    loss = negative_elbo(logits, images, mean, log_variance, beta=beta)
+    backward(loss.total_nats.mean())
+    optimizer.step()
+    return {
+        "negative_elbo_nats": loss.total_nats.mean().detach(),
+        "reconstruction_nats": loss.reconstruction_nats.mean().detach(),
+        "kl_nats": loss.kl_nats.mean().detach(),
+    }
+
+
+def diffusion_step(
+    denoiser: nn.Module,
+    optimizer: Optimizer,
+    images: Float[Tensor, "batch *shape"],
+    noise: Float[Tensor, "batch *shape"],
+    step: Int[Tensor, " batch"],
+    schedule: NoiseSchedule,
+    *,
+    backward: Backward = Tensor.backward,
+) -> dict[str, Tensor]:
+    """Update the network of a diffusion model on one batch; return its loss.
+
+    Args:
+        noise: from N(0, I): what the network shall see in the noisy images.
+        step: of the schedule, drawn at random for each image.
+
+    Source: Ho et al. (2020), Denoising Diffusion Probabilistic Models, algorithm 1.
+    """
+    optimizer.zero_grad()
+    noisy = schedule.add_noise(images, noise, step)
+    loss = simple_loss(denoiser(noisy, step), noise)
+    backward(loss)
+    optimizer.step()
+    return {"noise_loss": loss.detach()}
 
 
 def adversarial_step(
