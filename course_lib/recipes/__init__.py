@@ -321,7 +321,7 @@ RECIPES = {
         summary="a variational autoencoder: a decoder that draws from noise, and a bound on the likelihood",
         family=vae,
         quick=vae.Settings(data="digits", epochs=60, latent_dim=8, **QUICK),
-        full=vae.Settings(data="mnist", epochs=12, latent_dim=16, **FULL),
+        full=vae.Settings(data="mnist", epochs=8, latent_dim=16, **FULL),
     ),
     "diffusion": Recipe(
         summary="a denoising diffusion model: draws by removing noise, a little at a time",
