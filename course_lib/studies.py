@@ -157,6 +157,9 @@ REMEDIES = {
     "unrolled D, 5 steps": {"unrolled_steps": 5, "unrolled_rate": 0.03},
 }
 DCGAN_ON_MNIST = Run("dcgan", "full", seed=0)
+CGAN_ON_MNIST, DENOISER_ON_MNIST, VAE_ON_MNIST, DIFFUSION_ON_MNIST = (
+    Run(recipe, "full", seed=0) for recipe in ("cgan", "denoising_autoencoder", "vae", "diffusion")
+)
 # Two steps on the way to the recipe for MNIST: first slower, at a constant rate, with batch norm and smoothed labels;
 # then at the recipe's rate. Both saw the pictures three times.
 BATCH_NORM = {
@@ -220,7 +223,50 @@ STUDIES = {
             DCGAN_ON_MNIST,
             *(Run("dcgan", "full", 0, changes) for changes in ({"epochs": 3}, BATCH_NORM, EARLIER)),
         ),
-        ships={"dcgan_mnist": Shipped(DCGAN_ON_MNIST, ("generator", "discriminator"))},
+        ships={"dcgan_mnist": Shipped(DCGAN_ON_MNIST, ("generator",))},
+    ),
+    "cgan": Study(
+        question="Does a conditional GAN draw the class that it is asked for?",
+        columns={
+            "class_accuracy": Column("class asked for, %", factor=100),
+            "classifier_frechet": Column("classifier Fréchet distance"),
+        },
+        runs=(
+            CGAN_ON_MNIST,
+            *(Run("cgan", "quick", seed) for seed in range(5)),
+            *(Run("cgan", "quick", seed, {"conditioning": "embedding"}) for seed in range(5)),
+        ),
+        ships={"cgan_mnist": Shipped(CGAN_ON_MNIST, ("generator",))},
+    ),
+    "captions": Study(
+        question="Does it draw what a caption asks for, also for captions that the training has not?",
+        columns={
+            "caption_accuracy": Column("captions obeyed, %", factor=100),
+            "withheld_caption_accuracy": Column("unseen captions, %", factor=100),
+            "real_caption_accuracy": Column("real pictures, %", factor=100),
+        },
+        runs=tuple(Run("text_to_image", "quick", seed) for seed in range(5)),
+    ),
+    "autoencoder": Study(
+        question="How well does an autoencoder rebuild MNIST's digits from 32 numbers, and clean them of noise?",
+        columns={"test_mse": Column("mean squared error", decimals=4), "test_psnr_db": Column("PSNR, dB")},
+        runs=(Run("autoencoder", "full", seed=0), DENOISER_ON_MNIST),
+        ships={"denoiser_mnist": Shipped(DENOISER_ON_MNIST, ("autoencoder",))},
+    ),
+    "vae": Study(
+        question="What bound on the likelihood of MNIST's digits does a variational autoencoder reach?",
+        columns={
+            "test_negative_elbo_nats": Column("negative ELBO, nats"),
+            "classifier_frechet": Column("classifier Fréchet distance"),
+        },
+        runs=(VAE_ON_MNIST,),
+        ships={"vae_mnist": Shipped(VAE_ON_MNIST, ("vae",))},
+    ),
+    "diffusion": Study(
+        question="How good are the digits of a diffusion model?",
+        columns={"classifier_frechet": Column("classifier Fréchet distance")},
+        runs=(DIFFUSION_ON_MNIST,),
+        ships={"diffusion_mnist": Shipped(DIFFUSION_ON_MNIST, ("denoiser",))},
     ),
     "remedies": Study(
         question="A GAN on eight Gaussians loses modes because its generator learns too fast. Which remedies help?",
