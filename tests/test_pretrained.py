@@ -150,10 +150,14 @@ def test_the_command_names_what_it_cannot_use(folder, arguments, capsys):
 def test_the_weights_of_the_package_load_and_draw():
     assert pretrained.names() == [
         "baseline_mnist_1000",
+        "cgan_mnist",
         "classifier_digits",
         "classifier_mnist",
         "dcgan_mnist",
+        "denoiser_mnist",
+        "diffusion_mnist",
         "ssgan_mnist_1000",
+        "vae_mnist",
     ]
     networks = {name: pretrained.load(name).networks for name in pretrained.names()}
     drawn = networks["ssgan_mnist_1000"]["generator"](torch.randn(3, 100))
