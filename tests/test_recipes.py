@@ -609,9 +609,9 @@ def test_shipped_weights_are_those_of_the_recipe_and_their_metrics_those_of_the_
         for key, value in history[-1].items()
     }
     metrics = record["metrics"]
-    if identity["recipe"] == "diffusion":  # it draws as many pictures as the judge needs only when it has been trained
-        metrics = {key: value for key, value in metrics.items() if key not in JUDGED}
-    assert metrics and metrics.items() <= expected.items()
+    if identity["recipe"] == "diffusion":  # it draws what the judge needs, and tests itself, once more after training
+        metrics = {key: pytest.approx(value, rel=0.01) for key, value in metrics.items() if key not in JUDGED}
+    assert metrics and metrics == {key: expected[key] for key in metrics}
 
 
 def test_shipped_weights_are_measured_on_the_pictures_of_their_record(unusual, tmp_path, monkeypatch):
